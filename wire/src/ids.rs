@@ -1,0 +1,125 @@
+//! Identities that travel: 128 random bits with a prefix that says what they name.
+
+use std::{fmt, str::FromStr};
+
+use data_encoding::{Encoding, Specification};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// A text that is not an identity of the kind that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a valid {0} id")]
+pub struct InvalidId(&'static str);
+
+macro_rules! random_id {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal, $kind:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name([u8; 16]);
+
+        impl $name {
+            /// A fresh one from the operating system's generator.
+            ///
+            /// # Panics
+            /// When the operating system has no randomness to give: nothing that follows would be safe.
+            #[must_use]
+            pub fn random() -> Self {
+                let mut bytes = [0; 16];
+                getrandom::fill(&mut bytes).expect("the operating system gives randomness");
+                Self(bytes)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let mut text = [0; 26];
+                base32().encode_mut(&self.0, &mut text);
+                f.write_str($prefix)?;
+                f.write_str(std::str::from_utf8(&text).unwrap_or_default())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                let digits = text.strip_prefix($prefix).filter(|d| d.len() == 26).ok_or(InvalidId($kind))?;
+                let mut bytes = [0; 16];
+                base32().decode_mut(digits.as_bytes(), &mut bytes).map_err(|_| InvalidId($kind))?;
+                Ok(Self(bytes))
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+                // The text itself is left out of the error: it may be anything.
+                text.parse().map_err(de::Error::custom)
+            }
+        }
+    };
+}
+
+random_id!(
+    /// One paired workstation, given by the Lab when a pairing is approved.
+    DeviceId, "dev_", "device"
+);
+random_id!(
+    /// One generation on one bridge. Unguessable, so that knowing it is part of the right to resume it.
+    RelayId, "rly_", "relay"
+);
+random_id!(
+    /// One person with an account on the Lab.
+    UserId, "usr_", "user"
+);
+random_id!(
+    /// One of a person's projects; keys belong to it.
+    ProjectId, "prj_", "project"
+);
+random_id!(
+    /// One request to the Lab's API; the answer's `x-1k4-request-id`.
+    RequestId, "req_", "request"
+);
+
+/// RFC 4648 "base32hex" in lower case without padding: sorts like the bytes and survives being read aloud.
+fn base32() -> &'static Encoding {
+    #[expect(clippy::expect_used, reason = "a constant alphabet of 32 distinct symbols")]
+    static ENCODING: std::sync::LazyLock<Encoding> = std::sync::LazyLock::new(|| {
+        let mut specification = Specification::new();
+        specification.symbols.push_str("0123456789abcdefghijklmnopqrstuv");
+        specification.encoding().expect("the alphabet is valid")
+    });
+    &ENCODING
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_survives_its_text() {
+        let id = DeviceId::random();
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!(id.to_string().len(), 30);
+        assert_eq!(serde_json::from_str::<DeviceId>(&serde_json::to_string(&id).unwrap()).unwrap(), id);
+    }
+
+    #[test]
+    fn other_texts_are_refused() {
+        let relay = RelayId::random().to_string();
+        for text in ["", "dev_", "dev_zzzzzzzzzzzzzzzzzzzzzzzzzz", relay.as_str(), "dev_00000000000000000000000001"] {
+            assert_eq!(text.parse::<DeviceId>(), Err(InvalidId("device")), "{text}");
+        }
+    }
+}
