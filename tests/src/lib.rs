@@ -1,1 +1,15 @@
+//! The test world: fakes of what stands outside of 1K4, each a server on a socket, and the journeys through the real parts.
 
+mod backstage;
+pub mod caller;
+pub mod connect_proxy;
+pub mod fake_ollama;
+pub mod fault_proxy;
+pub mod world;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A lock whose other holders may have panicked: what a failed test leaves behind is still true.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -324,6 +324,21 @@ pub enum LabMessage {
     Heartbeat,
     /// The Lab is going away: open a new link, finish the old relays there or here, then close this one.
     Drain,
+    /// The last message on this link, which ends now.
+    Goodbye {
+        /// Why.
+        why: Goodbye,
+    },
+}
+
+/// Why the Lab ends a link that works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Goodbye {
+    /// A newer link of the same device has taken its place. Dialling again would only throw that one out.
+    Superseded,
+    /// The device was revoked.
+    Revoked,
 }
 
 /// Bridge to Lab on the control stream, one JSON object a line.

@@ -1,0 +1,171 @@
+//! What the proxy can tell anyone: is this key good, and one metadata record per request.
+//!
+//! The proxy is handed a [`Meter`] and has no other way out of the process. A [`Record`] is made of ids, numbers and names of
+//! models, so nothing of a prompt or an answer fits into it.
+
+use std::{fmt, future::Future, str::FromStr, time::SystemTime};
+
+use wire::{DeviceId, ModelName, ProjectId, RequestId, UserId};
+
+use crate::Surface;
+
+/// Knows the keys and keeps the records.
+pub trait Meter: Send + Sync + 'static {
+    /// Whose key this is. Asked once for each request, before its body is read.
+    ///
+    /// # Errors
+    /// Why the request is not let in. A revoked or expired key is [`NotAdmitted::Unknown`], so that the answer tells nothing.
+    fn admit(&self, key: PresentedKey<'_>) -> impl Future<Output = Result<Caller, NotAdmitted>> + Send;
+
+    /// Takes the record of a request that was admitted: exactly one for each, however it ended.
+    ///
+    /// It is called from `Drop` and must never block or panic: hand the record to a queue.
+    fn settle(&self, record: Record);
+}
+
+/// The text of a key as a caller sent it. Has no `Debug` and no `Display`, so that it cannot be logged.
+pub struct PresentedKey<'a>(&'a str);
+
+impl<'a> PresentedKey<'a> {
+    /// Wraps what stood in a header.
+    #[must_use]
+    pub fn new(text: &'a str) -> Self {
+        Self(text)
+    }
+
+    /// The text, for checking it.
+    #[must_use]
+    pub fn expose(&self) -> &'a str {
+        self.0
+    }
+}
+
+/// Who asks, once their key was found good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// The person.
+    pub user: UserId,
+    /// The project that the key belongs to.
+    pub project: ProjectId,
+    /// The public part of the key.
+    pub key: KeyId,
+}
+
+/// The public part of an API key: 12 letters and digits. It may be shown and logged; it opens nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyId([u8; Self::LEN]);
+
+/// A text that is no [`KeyId`]. The text is not repeated: it may be a whole key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a key id: it has {} letters and digits", KeyId::LEN)]
+pub struct InvalidKeyId;
+
+impl KeyId {
+    /// Characters in a key id.
+    pub const LEN: usize = 12;
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl FromStr for KeyId {
+    type Err = InvalidKeyId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidKeyId> {
+        let bytes: [u8; Self::LEN] = text.as_bytes().try_into().map_err(|_| InvalidKeyId)?;
+        if bytes.iter().all(u8::is_ascii_alphanumeric) { Ok(Self(bytes)) } else { Err(InvalidKeyId) }
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Why a request was not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NotAdmitted {
+    /// No header held a key.
+    Missing,
+    /// What was sent cannot be a key: wrong shape or checksum.
+    Malformed,
+    /// No such key; also one that was revoked or has expired.
+    Unknown,
+    /// Two headers held two different keys.
+    Ambiguous,
+    /// The keys cannot be read just now.
+    Unavailable,
+}
+
+/// Everything that is kept of one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The request, as the caller saw it in `x-1k4-request-id`.
+    pub request: RequestId,
+    /// When it arrived.
+    pub time: SystemTime,
+    /// The model that was asked for; `None` when the request named none that could be one.
+    pub model: Option<ModelName>,
+    /// What was asked: see [`Surface::as_str`].
+    pub operation: Surface,
+    /// The workstation that answered, or was to.
+    pub device: Option<DeviceId>,
+    /// Tokens of the prompt; `None` when nobody counted.
+    pub input_tokens: Option<u64>,
+    /// Tokens of the answer; `None` when nobody counted.
+    pub output_tokens: Option<u64>,
+    /// Whether the tokens were estimated and not counted by the model's host.
+    pub estimated: bool,
+    /// Price in nano-credits; 0 for a model on one's own workstation.
+    pub cost_nano: i64,
+    /// Who asked.
+    pub user: UserId,
+    /// For which project.
+    pub project: ProjectId,
+    /// With which key.
+    pub key: KeyId,
+    /// Milliseconds from arrival to end.
+    pub latency_ms: u64,
+    /// Milliseconds from arrival to the first byte of the answer; `None` when none came.
+    pub first_byte_ms: Option<u64>,
+    /// Whether a stream was asked for.
+    pub stream: bool,
+    /// The HTTP status that the caller got; 499 when they hung up before there was one.
+    pub status: u16,
+    /// How it ended.
+    pub outcome: RecordOutcome,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RecordOutcome {
+    /// The whole answer went out.
+    Complete,
+    /// The caller hung up, or the owner stopped it at the workstation.
+    Cancelled,
+    /// It was refused or it broke; the code is the one in the caller's error, or `panic`.
+    Failed(&'static str),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_id_is_twelve_letters_and_digits() {
+        assert_eq!("abcDEF123456".parse::<KeyId>().map(|k| k.to_string()), Ok("abcDEF123456".to_owned()));
+        for text in ["", "abcDEF12345", "abcDEF1234567", "abcDEF12345_", "ábcDEF12345"] {
+            assert_eq!(text.parse::<KeyId>(), Err(InvalidKeyId), "{text}");
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Downloading a model, with its progress.
+
+use std::{pin::Pin, time::Duration};
+
+use bytes::{Buf, BytesMut};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use ollama_rs::models::pull::PullModelStatus;
+use reqwest::{Method, Response, StatusCode};
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep_until};
+use wire::ModelName;
+
+use super::{Error, Ollama, classify};
+
+/// The shortest time between two events: Ollama sends one every 60 ms, and nobody reads faster than this.
+const TELL_EVERY: Duration = Duration::from_millis(200);
+/// The longest line of Ollama's that is taken, in bytes; a real one has two hundred.
+const LINE_MAX: usize = 64 << 10;
+
+/// How far a download is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullProgress {
+    /// The step, in Ollama's words; the last one is `success`.
+    pub step: String,
+    /// The layer that is being fetched.
+    pub digest: Option<String>,
+    /// Bytes of that layer that are here.
+    pub completed: Option<u64>,
+    /// Bytes of that layer in all.
+    pub total: Option<u64>,
+}
+
+impl Ollama {
+    /// Downloads a model. At most five events a second, the newest of what happened in between; the last one is `success`, or the
+    /// error. Dropping the stream stops the download; what was fetched is kept for the next one.
+    pub fn pull(&self, model: &ModelName) -> impl Stream<Item = Result<PullProgress, Error>> + Send + use<> {
+        coalesce(self.statuses(model))
+    }
+
+    /// Ollama's own events. The request is made here and not by `ollama-rs`: its client would take a proxy from the environment for
+    /// the way to this computer, and could not be told otherwise without naming its version of `reqwest`.
+    fn statuses(&self, model: &ModelName) -> impl Stream<Item = Result<PullModelStatus, Error>> + Send + use<> {
+        #[derive(Serialize)]
+        struct Pull<'a> {
+            model: &'a ModelName,
+            stream: bool,
+            insecure: bool,
+        }
+        let request = self.request(Method::POST, "/api/pull").json(&Pull { model, stream: true, insecure: false });
+        let lines = async move {
+            let response = request.send().await.map_err(|e| classify(&e))?;
+            match response.status() {
+                StatusCode::OK => Ok(lines(response)),
+                StatusCode::NOT_FOUND => Err(Error::NotInRegistry),
+                status => Err(Error::Status(status.as_u16())),
+            }
+        };
+        stream::once(lines).try_flatten().and_then(async |line| status(&line))
+    }
+}
+
+/// An event, or the error that Ollama reports in its place.
+fn status(line: &[u8]) -> Result<PullModelStatus, Error> {
+    #[derive(Deserialize)]
+    struct Failed {
+        error: String,
+    }
+    match serde_json::from_slice(line) {
+        Ok(status) => Ok(status),
+        Err(_) => match serde_json::from_slice::<Failed>(line) {
+            Ok(failed) => Err(kind(&failed.error)),
+            Err(_) => Err(Error::NotOllama),
+        },
+    }
+}
+
+/// Ollama has no codes for what goes wrong with a download, only Go's texts. They name hosts and paths, so they are not passed on.
+fn kind(text: &str) -> Error {
+    let has = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
+    if has(&["file does not exist", "not found"]) {
+        Error::NotInRegistry
+    } else if has(&["no space left", "not enough space", "disk full"]) {
+        Error::DiskFull
+    } else if has(&["dial tcp", "lookup ", "i/o timeout", "connection re", "TLS handshake", "no route to host", "unreachable"]) {
+        Error::RegistryUnreachable
+    } else {
+        Error::PullFailed
+    }
+}
+
+/// The lines of a response, each without its end.
+fn lines(response: Response) -> impl Stream<Item = Result<BytesMut, Error>> + Send {
+    stream::try_unfold((response, BytesMut::new()), async |(mut response, mut buffer)| {
+        loop {
+            if let Some(end) = buffer.iter().position(|&byte| byte == b'\n') {
+                let line = buffer.split_to(end);
+                buffer.advance(1);
+                if !line.is_empty() {
+                    return Ok(Some((line, (response, buffer))));
+                }
+            } else if buffer.len() > LINE_MAX {
+                return Err(Error::TooLarge);
+            } else {
+                match response.chunk().await.map_err(|e| classify(&e))? {
+                    Some(chunk) => buffer.extend_from_slice(&chunk),
+                    None => return Ok(None),
+                }
+            }
+        }
+    })
+}
+
+type Statuses = Pin<Box<dyn Stream<Item = Result<PullModelStatus, Error>> + Send>>;
+
+/// Keeps the newest event until its time has come.
+enum Coalesce {
+    Running { statuses: Statuses, newest: Option<PullProgress>, not_before: Instant },
+    Over,
+}
+
+fn coalesce(
+    statuses: impl Stream<Item = Result<PullModelStatus, Error>> + Send + 'static,
+) -> impl Stream<Item = Result<PullProgress, Error>> + Send {
+    let start = Coalesce::Running { statuses: Box::pin(statuses), newest: None, not_before: Instant::now() };
+    stream::unfold(start, async |state| {
+        let Coalesce::Running { mut statuses, mut newest, not_before } = state else { return None };
+        loop {
+            tokio::select! {
+                biased;
+                () = sleep_until(not_before), if newest.is_some() => {
+                    let running = Coalesce::Running { statuses, newest: None, not_before: Instant::now() + TELL_EVERY };
+                    return newest.map(|progress| (Ok(progress), running));
+                }
+                status = statuses.next() => match status {
+                    Some(Ok(status)) if status.message == "success" => return Some((Ok(progress(status)), Coalesce::Over)),
+                    Some(Ok(status)) => newest = Some(progress(status)),
+                    Some(Err(error)) => return Some((Err(error), Coalesce::Over)),
+                    // Ollama's last word is `success`, or an error.
+                    None => return Some((Err(Error::PullFailed), Coalesce::Over)),
+                },
+            }
+        }
+    })
+}
+
+fn progress(status: PullModelStatus) -> PullProgress {
+    PullProgress { step: status.message, digest: status.digest, completed: status.completed, total: status.total }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(message: &str, completed: Option<u64>) -> PullModelStatus {
+        PullModelStatus { message: message.to_owned(), digest: None, total: None, completed }
+    }
+
+    /// An event every 60 ms for six seconds.
+    fn ticking() -> impl Stream<Item = Result<PullModelStatus, Error>> + Send {
+        stream::iter(0..100).then(|n| async move {
+            tokio::time::sleep(Duration::from_millis(60)).await;
+            Ok(event("pulling", Some(n)))
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn five_events_a_second_and_the_newest_of_them() {
+        let start = Instant::now();
+        let whole = ticking().chain(stream::iter([Ok(event("success", None))]));
+        let told: Vec<_> = coalesce(whole).map(|event| (start.elapsed(), event.unwrap())).collect().await;
+        let (last, progress) = told.split_last().unwrap();
+        assert_eq!((last.0, last.1.step.as_str()), (Duration::from_secs(6), "success"));
+        assert_eq!(progress[0].1.completed, Some(0), "the first one waits for nothing");
+        for pair in progress.windows(2) {
+            assert!(pair[1].0 - pair[0].0 >= TELL_EVERY, "{pair:?}");
+            assert!(pair[1].1.completed > pair[0].1.completed, "{pair:?}");
+        }
+        assert_eq!(progress.len(), 30);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_and_an_early_end_are_the_last_word() {
+        let failing = ticking().take(1).chain(stream::iter([Err(Error::DiskFull), Ok(event("success", None))]));
+        let told: Vec<_> = coalesce(failing).collect().await;
+        assert_eq!(told.last(), Some(&Err(Error::DiskFull)));
+        let told: Vec<_> = coalesce(stream::iter([Ok(event("pulling manifest", None))])).collect().await;
+        assert_eq!(told.last(), Some(&Err(Error::PullFailed)));
+    }
+
+    #[test]
+    fn errors_are_told_apart_and_not_quoted() {
+        for (line, error) in [
+            (r#"{"error":"pull model manifest: file does not exist"}"#, Error::NotInRegistry),
+            (r#"{"error":"write /home/ada/.ollama/models/blobs/x: no space left on device"}"#, Error::DiskFull),
+            (r#"{"error":"dial tcp: lookup registry.ollama.ai: no such host"}"#, Error::RegistryUnreachable),
+            (r#"{"error":"digest mismatch, file must be downloaded again: want x, got y"}"#, Error::PullFailed),
+            ("<html>", Error::NotOllama),
+            ("{}", Error::NotOllama),
+        ] {
+            assert_eq!(status(line.as_bytes()).err(), Some(error), "{line}");
+        }
+        let line = r#"{"status":"pulling a","digest":"sha256:a","total":9,"completed":3,"new":1}"#;
+        let expected =
+            PullProgress { step: "pulling a".into(), digest: Some("sha256:a".into()), completed: Some(3), total: Some(9) };
+        assert_eq!(progress(status(line.as_bytes()).unwrap()), expected);
+    }
+}

@@ -1,0 +1,198 @@
+//! When a connection has had its time: a head that does not end, or a connection on which nothing happens.
+//!
+//! The connection's task runs both the connection and its alarm. An alarm that is set too early is set again when it rings, so the
+//! usual request costs a lock and no timer.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+};
+
+use axum::body::{Body, Bytes};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, sleep_until},
+};
+
+use super::{Limits, Protocol, peer::Place};
+
+/// What a connection is doing, and since when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// A head is arriving.
+    Head(Instant),
+    /// So many requests run.
+    Busy(usize),
+    /// Nothing.
+    Idle(Instant),
+}
+
+/// A connection's clock; clones show the same time.
+#[derive(Clone)]
+pub(super) struct Clock {
+    state: Arc<Mutex<State>>,
+    protocol: Protocol,
+    limits: Limits,
+}
+
+impl Clock {
+    /// Over HTTP/1 a head is expected at once; HTTP/2 begins with settings.
+    pub(super) fn start(protocol: Protocol, limits: Limits) -> Self {
+        let now = Instant::now();
+        let state = match protocol {
+            Protocol::Http1 => State::Head(now),
+            Protocol::Http2 => State::Idle(now),
+        };
+        Self { state: Arc::new(Mutex::new(state)), protocol, limits }
+    }
+
+    /// Bytes arrived. On an idle HTTP/1 connection they begin a head; over HTTP/2 they may be anything, and hyper bounds the rest.
+    fn bytes_arrived(&self) {
+        if self.protocol == Protocol::Http1 {
+            self.update(|state| if matches!(state, State::Idle(_)) { State::Head(Instant::now()) } else { state });
+        }
+    }
+
+    /// A head is complete.
+    pub(super) fn request_began(&self) -> Request {
+        self.update(|state| State::Busy(if let State::Busy(running) = state { running + 1 } else { 1 }));
+        Request(self.clone())
+    }
+
+    fn request_ended(&self) {
+        self.update(|state| match state {
+            State::Busy(running @ 2..) => State::Busy(running - 1),
+            _ => State::Idle(Instant::now()),
+        });
+    }
+
+    /// Until when the connection may go on like this; `None` while a request runs.
+    fn deadline(&self) -> Option<Instant> {
+        match *self.state.lock().unwrap_or_else(PoisonError::into_inner) {
+            State::Head(since) => Some(since + self.limits.head),
+            State::Busy(_) => None,
+            State::Idle(since) => Some(since + self.limits.idle),
+        }
+    }
+
+    fn update(&self, next: impl FnOnce(State) -> State) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        *state = next(*state);
+    }
+
+    /// Runs the connection to its end; `None` when its time was up first.
+    pub(super) async fn run<F: Future>(&self, mut connection: Pin<&mut F>) -> Option<F::Output> {
+        let mut alarm = pin!(sleep_until(self.deadline().unwrap_or_else(|| Instant::now() + self.limits.idle)));
+        poll_fn(|cx| {
+            if let Poll::Ready(output) = connection.as_mut().poll(cx) {
+                return Poll::Ready(Some(output));
+            }
+            if let Some(deadline) = self.deadline().filter(|deadline| *deadline < alarm.deadline()) {
+                alarm.as_mut().reset(deadline);
+            }
+            while alarm.as_mut().poll(cx).is_ready() {
+                let now = Instant::now();
+                match self.deadline() {
+                    Some(deadline) if deadline <= now => return Poll::Ready(None),
+                    Some(deadline) => alarm.as_mut().reset(deadline),
+                    // A request may end without this task's being woken; look again when an idle time could be over.
+                    None => alarm.as_mut().reset(now + self.limits.idle),
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+/// A request that runs, until it is dropped.
+pub(super) struct Request(Clock);
+
+impl Request {
+    /// Makes it last until the answer's body is sent or given up.
+    pub(super) fn until_sent(self, body: Body) -> Running {
+        Running { body, _request: self }
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.0.request_ended();
+    }
+}
+
+/// An answer's body, as long as whose request runs.
+pub(super) struct Running {
+    body: Body,
+    _request: Request,
+}
+
+impl HttpBody for Running {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A connection's bytes, watched by its clock, with its place in the count.
+pub(super) struct Clocked<S> {
+    stream: S,
+    clock: Clock,
+    _place: Place,
+}
+
+impl<S> Clocked<S> {
+    pub(super) fn new(stream: S, clock: Clock, place: Place) -> Self {
+        Self { stream, clock, _place: place }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Clocked<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        let before = buffer.filled().len();
+        let result = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            self.clock.bytes_arrived();
+        }
+        result
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Clocked<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+}

@@ -1,0 +1,95 @@
+//! The gateway: where bridges arrive, and the way from a caller's request to a workstation.
+//!
+//! [`pairing`] lets a workstation in once, [`accept`] greets it each time it dials, [`link`] is one life of its link, [`registry`]
+//! knows which link is a device's newest, and [`relay`] turns links that come and go into one whole answer.
+
+mod accept;
+mod link;
+pub mod pairing;
+mod registry;
+mod relay;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use api_proxy::{Answer, Bridges, NotRelayed, Order, Workstation};
+use axum::{Router, routing::get};
+use tokio::sync::watch;
+use wire::{DeviceId, UserId, hello::LINK_PATH};
+
+use self::registry::Registry;
+use crate::{config::Origin, store::Store};
+
+/// Holds the links of all workstations.
+pub struct Gateway {
+    registry: Arc<Registry>,
+    store: Store,
+    origin: Origin,
+    draining: AtomicBool,
+}
+
+impl Gateway {
+    /// A gateway without links. `resume_window` is how long a caller is held for a bridge's return:
+    /// [`wire::relay::RESUME_WINDOW`], but for tests.
+    #[must_use]
+    pub fn new(store: Store, origin: Origin, resume_window: Duration) -> Arc<Self> {
+        Arc::new(Self { registry: Registry::new(resume_window), store, origin, draining: AtomicBool::new(false) })
+    }
+
+    /// The route on which bridges arrive.
+    pub fn router(self: &Arc<Self>) -> Router {
+        Router::new().route(LINK_PATH, get(accept::accept)).with_state(Arc::clone(self))
+    }
+
+    /// Makes known every paired device, and from then on ends the links of those that are revoked. Runs as long as the Lab.
+    pub async fn follow_revocations(self: Arc<Self>, mut epochs: watch::Receiver<u64>) {
+        loop {
+            match self.store.active_devices().await {
+                Ok(devices) => {
+                    let gone: Vec<_> =
+                        self.registry.known().into_iter().filter(|known| !devices.iter().any(|d| d.id == *known)).collect();
+                    self.registry.know(devices);
+                    gone.into_iter().for_each(|device| self.registry.revoke(device));
+                }
+                Err(error) => tracing::error!(%error, "the paired devices could not be read; revoked ones may stay linked"),
+            }
+            if epochs.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Takes no more links and tells bridges to dial elsewhere; what runs on theirs may finish.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        for (_, link) in self.registry.linked() {
+            link.drain();
+        }
+    }
+
+    /// Ends every link.
+    pub fn close(&self) {
+        for (_, link) in self.registry.linked() {
+            link.kill();
+        }
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+impl Bridges for Gateway {
+    fn workstations(&self, owner: UserId) -> Vec<Workstation> {
+        self.registry.workstations(owner)
+    }
+
+    async fn relay(&self, device: DeviceId, order: Order) -> Result<Answer, NotRelayed> {
+        relay::relay(self, device, order).await
+    }
+}

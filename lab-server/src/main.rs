@@ -1,0 +1,144 @@
+//! `1k4-lab`: parse, configure, build, run, map the result to an exit code.
+
+use std::{future::Future, io::Write, path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use clap::Parser;
+use lab_server::{
+    Config,
+    admin::{self, Admin},
+    app::{self, App},
+    config::Overrides,
+    store::Store,
+};
+use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// The Lab: gives every client of OpenAI, Anthropic and Ollama the models on your own workstations.
+///
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration.
+#[derive(Parser)]
+#[command(name = "1k4-lab", version, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    overrides: Overrides,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Run the Lab until interrupted. Brings the database up to date first.
+    Serve {
+        /// Once it listens, print one line of JSON: addr, origin, ca_file.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Bring the database up to date and leave.
+    Migrate,
+    /// Users, projects, keys and devices; works while the Lab runs.
+    Admin(Admin),
+}
+
+/// `EX_CONFIG` of sysexits.
+const WRONG_CONFIGURATION: u8 = 78;
+
+fn main() -> ExitCode {
+    // A panic's message may hold what the program was working on; its place says enough.
+    std::panic::set_hook(Box::new(|panic| match panic.location() {
+        Some(place) => eprintln!("1k4-lab: a part failed at {place}; please report this line"),
+        None => eprintln!("1k4-lab: a part failed; please report this"),
+    }));
+    let cli = Cli::parse();
+    let config = match Config::load(&cli.overrides) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("1k4-lab: {error}");
+            return ExitCode::from(WRONG_CONFIGURATION);
+        }
+    };
+    match run(cli.command, config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("1k4-lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn run(command: Command, config: Config) -> anyhow::Result<()> {
+    match command {
+        Command::Serve { json } => serve(config, json).await,
+        Command::Migrate => migrated(&config).await?.close().await.map_err(Into::into),
+        Command::Admin(admin) => {
+            let store = migrated(&config).await?;
+            let result = admin::run(&store, admin, config.pairing, &mut std::io::stdout()).await;
+            store.close().await?;
+            result.map_err(Into::into)
+        }
+    }
+}
+
+async fn serve(config: Config, json: bool) -> anyhow::Result<()> {
+    log_to_stderr();
+    let listener = tokio::net::TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}; is another program there?", config.listen))?;
+    let addr = listener.local_addr()?;
+    let app = App::build(&config, addr).await?;
+    let ca_file = app.ca_pem.is_some().then(|| config.data_dir.join("ca.pem"));
+    announce(addr, app.origin.as_str(), ca_file, json)?;
+    app::serve(app, listener, interrupted()?).await?;
+    Ok(())
+}
+
+fn announce(addr: std::net::SocketAddr, origin: &str, ca_file: Option<PathBuf>, json: bool) -> std::io::Result<()> {
+    let mut out = std::io::stdout();
+    if json {
+        writeln!(out, "{}", serde_json::json!({ "addr": addr, "origin": origin, "ca_file": ca_file }))?;
+    } else {
+        writeln!(out, "1k4-lab listens on {addr} and is known as {origin}")?;
+        if let Some(file) = ca_file {
+            writeln!(out, "its certificate is of its own test CA; give clients {}", file.display())?;
+        }
+    }
+    out.flush()
+}
+
+async fn migrated(config: &Config) -> anyhow::Result<Store> {
+    let store = Store::open(&config.database).await?;
+    store.migrate().await?;
+    Ok(store)
+}
+
+/// Ends at SIGINT or SIGTERM (Windows: Ctrl-C).
+#[cfg(unix)]
+fn interrupted() -> std::io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+/// Ends at SIGINT or SIGTERM (Windows: Ctrl-C).
+#[cfg(windows)]
+fn interrupted() -> std::io::Result<impl Future<Output = ()>> {
+    let mut interrupt = tokio::signal::windows::ctrl_c()?;
+    Ok(async move {
+        interrupt.recv().await;
+    })
+}
+
+/// Only what this house says: dependencies log frames and values, and `RUST_LOG` is not read.
+fn log_to_stderr() {
+    let ours = Targets::new()
+        .with_target("lab_server", tracing::Level::INFO)
+        .with_target("api_proxy", tracing::Level::INFO)
+        .with_target("wire", tracing::Level::INFO);
+    tracing_subscriber::registry().with(ours).with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr)).init();
+}

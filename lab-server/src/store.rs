@@ -1,0 +1,217 @@
+//! Everything that the Lab remembers, in one SQLite file.
+//!
+//! One file of this folder per aggregate; its methods are the verbs of the domain. Values are always bound, and whose row it may be
+//! stands in the `WHERE`. Identities are the texts of `wire`'s types, times are milliseconds since 1970. No table has a place for a
+//! prompt or an answer.
+
+mod api_keys;
+mod devices;
+mod migration;
+mod pairings;
+mod projects;
+mod requests;
+mod security_epoch;
+mod users;
+
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::{Duration, SystemTime},
+};
+
+use sea_orm::{
+    ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbErr, SqliteTransactionMode, TransactionOptions,
+    TransactionTrait,
+    sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous},
+};
+use sea_orm_migration::MigratorTrait;
+
+pub use api_keys::{ApiKeyRecord, KeyOwner};
+pub use devices::{Device, DeviceName, Enrolment, InvalidDeviceName};
+pub use pairings::{NewPairing, Pairing, PairingState};
+pub use projects::Project;
+pub use requests::RequestRecord;
+pub use users::User;
+
+/// How long a statement waits for another process's write. The `admin` command and the server share the file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections: readers in WAL mode do not wait for the writer, and SQLite has one writer anyway.
+const CONNECTIONS: u32 = 8;
+
+/// A handle on the database; clones share its connections.
+#[derive(Debug, Clone)]
+pub struct Store {
+    db: DatabaseConnection,
+}
+
+/// Why the store did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database failed. Its texts name tables, columns and files, never values.
+    #[error("the database failed: {0}")]
+    Database(#[from] DbErr),
+    /// The file cannot be opened or made.
+    #[error("cannot use the database file {}: {source}; check the path and its permissions", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Something of that name is there already.
+    #[error("there is already {0} of that name; choose another name")]
+    Taken(&'static str),
+    /// What is to be changed is not there.
+    #[error("there is no such {0}")]
+    Missing(&'static str),
+    /// A row holds what no version of this program wrote.
+    #[error("the database holds an invalid {0}; restore it from a backup")]
+    Corrupt(&'static str),
+}
+
+impl Store {
+    /// Opens the file, making it (mode 0600) and its folder (mode 0700) where they are missing. Does not migrate.
+    ///
+    /// # Errors
+    /// When the file cannot be made or is not a database.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        let in_file = |source| StoreError::File { path: path.to_owned(), source };
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            make_private_dir(folder).map_err(in_file)?;
+        }
+        // SQLite gives its journal files the mode of the database.
+        make_private_file(path).map_err(in_file)?;
+        let file = path.to_owned();
+        let mut options = ConnectOptions::new("sqlite:");
+        options.max_connections(CONNECTIONS).sqlx_logging(false).test_before_acquire(false).map_sqlx_sqlite_opts(move |sqlite| {
+            sqlite
+                .filename(&file)
+                .journal_mode(SqliteJournalMode::Wal)
+                // A power cut may cost the last commits, never the file; every commit reaches the disk at a checkpoint.
+                .synchronous(SqliteSynchronous::Normal)
+                .foreign_keys(true)
+                .busy_timeout(BUSY_TIMEOUT)
+                .pragma("secure_delete", "ON")
+                .pragma("temp_store", "MEMORY")
+        });
+        Ok(Self { db: Database::connect(options).await? })
+    }
+
+    /// Brings the tables up to this version.
+    ///
+    /// # Errors
+    /// When the database fails, or was written by a newer version.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        Ok(migration::Migrator::up(&self.db, None).await?)
+    }
+
+    /// Closes all connections; what was committed is in the file.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn close(self) -> Result<(), StoreError> {
+        Ok(self.db.close().await?)
+    }
+
+    /// A transaction that takes the write lock first thing: one that reads first would fail, not wait, when another wrote meanwhile.
+    async fn write(&self) -> Result<DatabaseTransaction, StoreError> {
+        let immediate =
+            TransactionOptions { sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate), ..Default::default() };
+        Ok(self.db.begin_with_options(immediate).await?)
+    }
+}
+
+/// Milliseconds since 1970.
+#[must_use]
+pub fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Makes a folder that only this user can enter.
+pub(crate) fn make_private_dir(path: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
+/// Makes an empty file that only this user can read, where there is none.
+fn make_private_file(path: &Path) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
+}
+
+/// An identity out of a row.
+fn id<T: FromStr>(text: &str, what: &'static str) -> Result<T, StoreError> {
+    text.parse().map_err(|_| StoreError::Corrupt(what))
+}
+
+/// Fixed-size bytes out of a row.
+fn bytes<const N: usize>(bytes: Vec<u8>, what: &'static str) -> Result<[u8; N], StoreError> {
+    bytes.try_into().map_err(|_| StoreError::Corrupt(what))
+}
+
+/// Turns a broken uniqueness rule into [`StoreError::Taken`].
+fn taken(error: DbErr, what: &'static str) -> StoreError {
+    match error.sql_err() {
+        Some(sea_orm::SqlErr::UniqueConstraintViolation(_)) => StoreError::Taken(what),
+        _ => error.into(),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod scratch {
+    //! A store in a folder that goes when the test ends.
+
+    use std::path::PathBuf;
+
+    use super::Store;
+
+    pub(crate) struct Scratch {
+        pub(crate) store: Store,
+        pub(crate) dir: PathBuf,
+    }
+
+    impl Scratch {
+        pub(crate) async fn new() -> Self {
+            let dir = std::env::temp_dir().join(format!("1k4-store-{}", wire::RequestId::random()));
+            let store = Store::open(&dir.join("lab.sqlite")).await.unwrap();
+            store.migrate().await.unwrap();
+            Self { store, dir }
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.dir);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::scratch::Scratch;
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn only_the_owner_can_read_the_files() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let scratch = Scratch::new().await;
+        scratch.store.add_user("ada").await.unwrap();
+        let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&scratch.dir), 0o700);
+        let mut files = 0;
+        for file in std::fs::read_dir(&scratch.dir).unwrap() {
+            assert_eq!(mode(&file.unwrap().path()), 0o600);
+            files += 1;
+        }
+        // The database, its log and the log's index.
+        assert_eq!(files, 3);
+    }
+}

@@ -1,0 +1,270 @@
+//! Pairings under way: what a workstation said of itself, and what a person answered. They live for minutes.
+
+use std::net::IpAddr;
+
+use sea_orm::{ActiveModelTrait, ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, sea_query::Expr};
+use wire::{DeviceId, UserId};
+
+use super::{Device, Store, StoreError, bytes, devices, id, now_ms, taken};
+
+/// A pairing that a bridge asks for.
+#[derive(Debug, Clone)]
+pub struct NewPairing {
+    /// SHA-256 of the device code.
+    pub device_code_hash: [u8; 32],
+    /// Eight letters, without the dash.
+    pub user_code: String,
+    /// The bridge's Ed25519 public key.
+    pub public_key: [u8; 32],
+    /// The workstation's name, as it says.
+    pub hostname: String,
+    /// Its operating system, as it says.
+    pub os: String,
+    /// The bridge's version, as it says.
+    pub version: String,
+    /// Where the request came from.
+    pub address: IpAddr,
+    /// Seconds between polls.
+    pub interval_s: u32,
+    /// When the code dies, milliseconds since 1970.
+    pub expires_at: i64,
+}
+
+/// A pairing under way.
+#[derive(Debug, Clone)]
+pub struct Pairing {
+    /// What the bridge asked for.
+    pub request: NewPairing,
+    /// What became of it.
+    pub state: PairingState,
+    /// When the bridge last asked, milliseconds since 1970.
+    pub polled_at: Option<i64>,
+}
+
+/// What became of a pairing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PairingState {
+    /// Nobody has answered.
+    Pending,
+    /// A person said yes; the bridge has not come for it.
+    Approved {
+        /// Whose workstation it becomes.
+        owner: UserId,
+    },
+    /// A person said no.
+    Denied,
+    /// The bridge has its device id.
+    Redeemed {
+        /// Which.
+        device: DeviceId,
+    },
+}
+
+const PENDING: &str = "pending";
+const APPROVED: &str = "approved";
+const DENIED: &str = "denied";
+const REDEEMED: &str = "redeemed";
+
+impl Store {
+    /// Remembers a pairing until its code dies, and forgets those that have been dead for an hour.
+    ///
+    /// # Errors
+    /// [`StoreError::Taken`] when the user code is in use: draw another.
+    pub async fn open_pairing(&self, new: &NewPairing) -> Result<(), StoreError> {
+        const HOUR_MS: i64 = 3_600_000;
+        entity::Entity::delete_many().filter(entity::Column::ExpiresAt.lt(now_ms() - HOUR_MS)).exec(&self.db).await?;
+        entity::ActiveModel {
+            device_code_hash: Set(new.device_code_hash.to_vec()),
+            user_code: Set(new.user_code.clone()),
+            public_key: Set(new.public_key.to_vec()),
+            hostname: Set(new.hostname.clone()),
+            os: Set(new.os.clone()),
+            version: Set(new.version.clone()),
+            address: Set(new.address.to_string()),
+            interval_s: Set(i64::from(new.interval_s)),
+            expires_at: Set(new.expires_at),
+            polled_at: Set(None),
+            state: Set(PENDING.to_owned()),
+            user_id: Set(None),
+            device_id: Set(None),
+        }
+        .insert(&self.db)
+        .await
+        .map_err(|error| taken(error, "a pairing"))?;
+        Ok(())
+    }
+
+    /// The pairing that waits under this code; `None` when there is none, or it is dead or answered.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn pending_pairing(&self, user_code: &str) -> Result<Option<Pairing>, StoreError> {
+        let row = entity::Entity::find()
+            .filter(entity::Column::UserCode.eq(user_code))
+            .filter(entity::Column::State.eq(PENDING))
+            .filter(entity::Column::ExpiresAt.gt(now_ms()))
+            .one(&self.db)
+            .await?;
+        row.map(Pairing::try_from).transpose()
+    }
+
+    /// All that wait for an answer, oldest first.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn pending_pairings(&self) -> Result<Vec<Pairing>, StoreError> {
+        let rows = entity::Entity::find()
+            .filter(entity::Column::State.eq(PENDING))
+            .filter(entity::Column::ExpiresAt.gt(now_ms()))
+            .order_by_asc(entity::Column::ExpiresAt)
+            .all(&self.db)
+            .await?;
+        rows.into_iter().map(Pairing::try_from).collect()
+    }
+
+    /// A person says yes. The bridge then has until `redeem_by` to come for its device id, so that a yes in the last second counts.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when nothing waits under this code (any more).
+    pub async fn approve_pairing(&self, user_code: &str, owner: UserId, redeem_by: i64) -> Result<(), StoreError> {
+        let approved = self.answer(user_code, APPROVED).col_expr(entity::Column::UserId, Expr::value(owner.to_string()));
+        let approved = approved.col_expr(entity::Column::ExpiresAt, Expr::value(redeem_by)).exec(&self.db).await;
+        answered(approved)
+    }
+
+    /// A person says no.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when nothing waits under this code (any more).
+    pub async fn deny_pairing(&self, user_code: &str) -> Result<(), StoreError> {
+        answered(self.answer(user_code, DENIED).exec(&self.db).await)
+    }
+
+    /// The pairing that this device code belongs to, dead or alive.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn pairing(&self, device_code_hash: &[u8; 32]) -> Result<Option<Pairing>, StoreError> {
+        entity::Entity::find_by_id(device_code_hash.to_vec()).one(&self.db).await?.map(Pairing::try_from).transpose()
+    }
+
+    /// Writes down that the bridge asked, and how long it shall wait from now on.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn note_poll(&self, device_code_hash: &[u8; 32], at: i64, interval_s: u32) -> Result<(), StoreError> {
+        entity::Entity::update_many()
+            .col_expr(entity::Column::PolledAt, Expr::value(at))
+            .col_expr(entity::Column::IntervalS, Expr::value(i64::from(interval_s)))
+            .filter(entity::Column::DeviceCodeHash.eq(device_code_hash.to_vec()))
+            .exec(&self.db)
+            .await?;
+        Ok(())
+    }
+
+    /// The bridge comes for its device id: writes the device down once and gives the same one ever after. `None` when the pairing
+    /// is not approved (any more) or the device has been revoked since.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn redeem_pairing(&self, device_code_hash: &[u8; 32]) -> Result<Option<Device>, StoreError> {
+        let transaction = self.write().await?;
+        let row = entity::Entity::find_by_id(device_code_hash.to_vec())
+            .filter(entity::Column::ExpiresAt.gt(now_ms()))
+            .one(&transaction)
+            .await?;
+        let Some(pairing) = row.map(Pairing::try_from).transpose()? else { return Ok(None) };
+        let device = match pairing.state {
+            PairingState::Pending | PairingState::Denied => None,
+            PairingState::Redeemed { device } => devices::entity::Entity::find_by_id(device.to_string())
+                .filter(devices::entity::Column::RevokedAt.is_null())
+                .one(&transaction)
+                .await?
+                .map(Device::try_from)
+                .transpose()?,
+            PairingState::Approved { owner } => {
+                let NewPairing { public_key, hostname, os, version, .. } = &pairing.request;
+                let device = devices::enrol(&transaction, &devices::Enrolment { owner, public_key, hostname, os, version }).await?;
+                entity::Entity::update_many()
+                    .col_expr(entity::Column::State, Expr::value(REDEEMED))
+                    .col_expr(entity::Column::DeviceId, Expr::value(device.id.to_string()))
+                    .filter(entity::Column::DeviceCodeHash.eq(device_code_hash.to_vec()))
+                    .exec(&transaction)
+                    .await?;
+                Some(device)
+            }
+        };
+        transaction.commit().await?;
+        Ok(device)
+    }
+
+    /// Moves a living, unanswered pairing to `state`.
+    #[expect(clippy::unused_self, reason = "keeps the statement beside the verbs that use it")]
+    fn answer(&self, user_code: &str, state: &str) -> sea_orm::UpdateMany<entity::Entity> {
+        entity::Entity::update_many()
+            .col_expr(entity::Column::State, Expr::value(state))
+            .filter(entity::Column::UserCode.eq(user_code))
+            .filter(entity::Column::State.eq(PENDING))
+            .filter(entity::Column::ExpiresAt.gt(now_ms()))
+    }
+}
+
+fn answered(result: Result<sea_orm::UpdateResult, DbErr>) -> Result<(), StoreError> {
+    if result?.rows_affected == 0 { Err(StoreError::Missing("code, or it has expired or been answered")) } else { Ok(()) }
+}
+
+impl TryFrom<entity::Model> for Pairing {
+    type Error = StoreError;
+
+    fn try_from(row: entity::Model) -> Result<Self, StoreError> {
+        const WHAT: &str = "pairing";
+        let state = match (row.state.as_str(), row.user_id, row.device_id) {
+            (PENDING, ..) => PairingState::Pending,
+            (DENIED, ..) => PairingState::Denied,
+            (APPROVED, Some(owner), _) => PairingState::Approved { owner: id(&owner, WHAT)? },
+            (REDEEMED, _, Some(device)) => PairingState::Redeemed { device: id(&device, WHAT)? },
+            _ => return Err(StoreError::Corrupt(WHAT)),
+        };
+        let request = NewPairing {
+            device_code_hash: bytes(row.device_code_hash, WHAT)?,
+            user_code: row.user_code,
+            public_key: bytes(row.public_key, WHAT)?,
+            hostname: row.hostname,
+            os: row.os,
+            version: row.version,
+            address: id(&row.address, WHAT)?,
+            interval_s: u32::try_from(row.interval_s).map_err(|_| StoreError::Corrupt(WHAT))?,
+            expires_at: row.expires_at,
+        };
+        Ok(Self { request, state, polled_at: row.polled_at })
+    }
+}
+
+#[allow(unreachable_pub, reason = "the derive writes pub items")]
+mod entity {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "pairings")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub device_code_hash: Vec<u8>,
+        pub user_code: String,
+        pub public_key: Vec<u8>,
+        pub hostname: String,
+        pub os: String,
+        pub version: String,
+        pub address: String,
+        pub interval_s: i64,
+        pub expires_at: i64,
+        pub polled_at: Option<i64>,
+        pub state: String,
+        pub user_id: Option<String>,
+        pub device_id: Option<String>,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}

@@ -1,0 +1,110 @@
+//! A Lab in a folder of its own, and a client that trusts its CA.
+
+use std::{path::PathBuf, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use lab_server::{Config, Lab, store::User};
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+pub(crate) struct TestLab {
+    pub(crate) lab: Lab,
+    pub(crate) dir: PathBuf,
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+}
+
+impl TestLab {
+    pub(crate) async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let dir = std::env::temp_dir().join(format!("1k4-lab-{}", wire::RequestId::random()));
+        let mut config = Config::in_dir(&dir);
+        config.listen.set_port(0);
+        change(&mut config);
+        Self { lab: Lab::start(config).await.unwrap(), dir }
+    }
+
+    /// A user with a project and a key; the key's text.
+    pub(crate) async fn user_with_key(&self, name: &str) -> (User, String) {
+        use lab_server::account::{api_key::Environment, create_key};
+
+        let user = self.lab.store.add_user(name).await.unwrap();
+        let project = self.lab.store.add_project(user.id, "default").await.unwrap();
+        let (key, _) = create_key(&self.lab.store, project.id, "test", Environment::Live).await.unwrap();
+        (user, key.reveal().to_owned())
+    }
+
+    pub(crate) async fn tls(&self, alpn: &[u8]) -> TlsStream<TcpStream> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.lab.ca_pem.as_ref().unwrap().as_bytes()).unwrap()).unwrap();
+        let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![alpn.to_vec()];
+        let tcp = TcpStream::connect(self.lab.addr).await.unwrap();
+        TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), tcp).await.unwrap()
+    }
+
+    /// One request on a connection of its own.
+    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
+        let stream = TokioIo::new(self.tls(b"http/1.1").await);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
+        Answer { status: parts.status, headers: parts.headers, body: body.collect().await.unwrap().to_bytes() }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(request("GET", path).body(Full::default()).unwrap()).await
+    }
+
+    pub(crate) async fn post_json(&self, path: &str, body: &impl serde::Serialize) -> Answer {
+        let body = serde_json::to_vec(body).unwrap();
+        self.send(request("POST", path).header("content-type", "application/json").body(body.into()).unwrap()).await
+    }
+
+    /// As a browser sends a form of the Lab's own page.
+    pub(crate) async fn post_form(&self, path: &str, body: String) -> Answer {
+        let request = request("POST", path)
+            .header("content-type", "application/x-www-form-urlencoded")
+            .header("sec-fetch-site", "same-origin");
+        self.send(request.body(body.into()).unwrap()).await
+    }
+}
+
+pub(crate) fn request(method: &str, path: &str) -> http::request::Builder {
+    Request::builder().method(method).uri(path).header("host", "localhost")
+}
+
+impl Drop for TestLab {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}

@@ -1,0 +1,163 @@
+//! The door: headers on everything, TLS 1.3 only, nobody stays for ever.
+
+use std::{
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, timeout},
+};
+
+use crate::client::{TestLab, request};
+
+const SOON: Duration = Duration::from_secs(5);
+
+fn check_headers(headers: &HeaderMap) {
+    for (name, value) in [
+        ("strict-transport-security", "max-age=63072000; includeSubDomains; preload"),
+        ("x-content-type-options", "nosniff"),
+        ("x-frame-options", "DENY"),
+        ("x-xss-protection", "0"),
+        ("referrer-policy", "no-referrer"),
+    ] {
+        assert_eq!(headers.get(name).map(|value| value.to_str().unwrap()), Some(value), "{name}");
+    }
+    assert!(headers["content-security-policy"].to_str().unwrap().starts_with("default-src 'none';"));
+}
+
+#[tokio::test]
+async fn every_answer_has_the_security_headers() {
+    let lab = TestLab::start().await;
+    let cases = [
+        ("GET", "/healthz", StatusCode::OK),
+        ("GET", "/.well-known/security.txt", StatusCode::OK),
+        ("GET", "/pair", StatusCode::OK),
+        ("GET", "/nothing", StatusCode::NOT_FOUND),
+        ("PUT", "/healthz", StatusCode::METHOD_NOT_ALLOWED),
+        ("POST", "/pair/decide", StatusCode::FORBIDDEN),
+        ("POST", "/bridge/v1/device_authorization", StatusCode::BAD_REQUEST),
+    ];
+    for (method, path, status) in cases {
+        let answer = lab.send(request(method, path).body(Full::default()).unwrap()).await;
+        assert_eq!(answer.status, status, "{method} {path}");
+        check_headers(&answer.headers);
+        assert!(answer.headers.get("set-cookie").is_none());
+    }
+    assert_eq!(lab.get("/nothing").await.json()["error"]["code"], "not_found");
+    let security = lab.get("/.well-known/security.txt").await;
+    assert!(security.text().starts_with("Contact: mailto:security@localhost\nExpires: 20"), "{}", security.text());
+
+    let large = request("POST", "/bridge/v1/token").header("content-type", "application/json");
+    let answer = lab.send(large.body(vec![b' '; 65 * 1024].into()).unwrap()).await;
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+    check_headers(&answer.headers);
+}
+
+#[tokio::test]
+async fn http2_is_spoken_on_one_connection() {
+    let lab = TestLab::start().await;
+    let stream = TokioIo::new(lab.tls(b"h2").await);
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake::<_, _, Full<Bytes>>(TokioExecutor::new(), stream).await.unwrap();
+    tokio::spawn(connection);
+    for _ in 0..3 {
+        let request = request("GET", "https://localhost/healthz").body(Full::default()).unwrap();
+        let answer = sender.clone().send_request(request).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        check_headers(answer.headers());
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), r#"{"status":"ok"}"#);
+    }
+}
+
+#[tokio::test]
+async fn plain_http_is_refused_without_json() {
+    let lab = TestLab::start().await;
+    let mut tcp = TcpStream::connect(lab.lab.addr).await.unwrap();
+    tcp.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    tcp.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain"), "{answer}");
+    assert!(answer.contains("\r\nx-content-type-options: nosniff\r\n"), "{answer}");
+    assert!(!answer.contains('{'), "{answer}");
+}
+
+#[tokio::test]
+async fn tls_1_2_is_refused() {
+    let lab = TestLab::start().await;
+    let connect = |version: &'static str| {
+        let address = lab.lab.addr.to_string();
+        tokio::task::spawn_blocking(move || {
+            let mut openssl = Command::new("openssl");
+            openssl.args(["s_client", "-connect", &address, "-alpn", "http/1.1", version]);
+            openssl.stdin(Stdio::null()).output()
+        })
+    };
+    let Ok(refused) = connect("-tls1_2").await.unwrap() else {
+        eprintln!("skipped: there is no openssl here");
+        return;
+    };
+    assert!(!refused.status.success());
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("alert protocol version"), "{said}");
+    assert!(connect("-tls1_3").await.unwrap().unwrap().status.success());
+}
+
+/// Reads until the Lab ends the connection, and says how long that took.
+async fn until_closed(stream: &mut (impl AsyncReadExt + Unpin), what: &str) -> Duration {
+    let start = Instant::now();
+    let mut rest = [0; 1024];
+    while let Ok(1..) = timeout(SOON, stream.read(&mut rest)).await.unwrap_or_else(|_| panic!("{what}: still open")) {}
+    start.elapsed()
+}
+
+#[tokio::test]
+async fn slow_and_silent_connections_end() {
+    const SHORT: Duration = Duration::from_millis(200);
+    // One limit at a time is short, so that each test can only pass through the limit that it names.
+    let handshake = TestLab::with(|config| config.limits.handshake = SHORT).await;
+    let mut silent = TcpStream::connect(handshake.lab.addr).await.unwrap();
+    assert!(until_closed(&mut silent, "silent before the handshake").await >= SHORT);
+    let mut half = TcpStream::connect(handshake.lab.addr).await.unwrap();
+    half.write_all(&[22, 3, 1]).await.unwrap();
+    until_closed(&mut half, "half a handshake").await;
+
+    let head = TestLab::with(|config| config.limits.head = SHORT).await;
+    let mut slow = head.tls(b"http/1.1").await;
+    slow.write_all(b"GET /healthz HTTP/1.1\r\nhost:").await.unwrap();
+    until_closed(&mut slow, "half a head").await;
+    // Also the second head of a connection, whose first was in time.
+    let mut second = head.tls(b"http/1.1").await;
+    second.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    let mut first_byte = [0];
+    second.read_exact(&mut first_byte).await.unwrap();
+    second.write_all(b"GET").await.unwrap();
+    until_closed(&mut second, "half a second head").await;
+
+    let idle = TestLab::with(|config| config.limits.idle = SHORT).await;
+    let mut done = idle.tls(b"http/1.1").await;
+    done.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    done.read_exact(&mut first_byte).await.unwrap();
+    until_closed(&mut done, "idle").await;
+    let mut http2 = idle.tls(b"h2").await;
+    until_closed(&mut http2, "idle http/2").await;
+}
+
+#[tokio::test]
+async fn a_stop_ends_idle_connections_and_frees_the_port() {
+    let mut lab = TestLab::start().await;
+    let mut idle = lab.tls(b"http/1.1").await;
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    let mut first_byte = [0];
+    idle.read_exact(&mut first_byte).await.unwrap();
+    let addr = lab.lab.addr;
+    timeout(SOON, lab.lab.shutdown()).await.unwrap().unwrap();
+    until_closed(&mut idle, "idle at the end").await;
+    assert!(TcpStream::connect(addr).await.is_err());
+}

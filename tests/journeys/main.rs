@@ -1,0 +1,10 @@
+//! The journeys: what a person or a program can do with 1K4, walked through its real parts. Rows are those of the table.
+
+mod answers;
+mod cuts;
+mod hangups;
+mod identity;
+mod neighbour;
+mod owner;
+mod pressure;
+mod roads;
