@@ -9,7 +9,7 @@ use std::{
 use bridge_core::{
     config::{Config, CredentialStoreKind, Origin, Overrides},
     control::{Client, ClientError},
-    credentials::{self, Credentials},
+    credentials::{self, Credentials, Store},
     dial::DialError,
     login::{self, LoginError, PendingLogin},
 };
@@ -58,7 +58,12 @@ impl Login {
 }
 
 /// Pairs this workstation: shows the code, waits for the approval, wakes the running bridge.
-pub(crate) async fn login(config: &Config, lab: &Origin, output: Output) -> Result<(), Failure> {
+pub(crate) async fn login(
+    config: &Config,
+    lab: &Origin,
+    later: impl Fn() -> Result<Config, Failure>,
+    output: Output,
+) -> Result<(), Failure> {
     let before = Before::look(config, lab).await?;
     let attempt = async {
         let pending = login::begin(config, lab).await?;
@@ -84,10 +89,24 @@ pub(crate) async fn login(config: &Config, lab: &Origin, output: Output) -> Resu
             true
         }
     };
-    let answer =
-        json!({"state": "paired", "lab": lab, "device": paired.device, "owner": paired.owner, "bridge_is_running": is_running});
+    let missing = missing_settings(config, &later()?);
+    let answer = json!({
+        "state": "paired",
+        "lab": lab,
+        "device": paired.device,
+        "owner": paired.owner,
+        "bridge_is_running": is_running,
+        "missing_settings": missing,
+    });
     output.print(&answer, |ink, _| {
-        let done = ink.paint(Tone::Good, format_args!("Paired with {lab} for {}.", paired.owner));
+        let mut done = ink.paint(Tone::Good, format_args!("Paired with {lab} for {}.", paired.owner));
+        if !missing.is_empty() {
+            let file = config.paths.config_file.display();
+            done.push_str(&format!(
+                "\nThe bridge needs to know what this command was told. Add to {file}:\n  {}",
+                missing.join("\n  ")
+            ));
+        }
         if is_running {
             format!("{done}\nThe running bridge dials now; `1k4-bridge status` shows it.")
         } else {
@@ -108,6 +127,21 @@ pub(crate) async fn logout(config: &Config, output: Output) -> Result<(), Failur
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// The lines that the configuration lacks for a later `run` to find the Lab and the key as this command did.
+fn missing_settings(now: &Config, later: &Config) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(file) = now.ca_file.as_ref().filter(|_| now.ca_file != later.ca_file) {
+        lines.push(format!("ca_file = {:?}", file.display().to_string()));
+    }
+    if matches!(now.credential_store, Store::File { .. }) && now.credential_store != later.credential_store {
+        lines.push(format!("credential_store = {:?}", CredentialStoreKind::InsecureFile.as_str()));
+    }
+    if now.device_name != later.device_name {
+        lines.push(format!("device_name = {:?}", now.device_name));
+    }
+    lines
 }
 
 /// What there was before an attempt, so that one that comes to nothing leaves nothing.

@@ -189,7 +189,13 @@ impl Relays {
         }
     }
 
-    /// Whether a relay waits or runs: the link is then watched more closely, and redialled sooner.
+    /// Whether the Lab still wants something of a relay, be it only the last bytes: the link is then watched more closely, and
+    /// redialled sooner.
+    pub(crate) fn is_wanted(&self) -> bool {
+        !self.lock_table().is_empty()
+    }
+
+    /// Whether a relay waits or runs.
     pub(crate) fn is_busy(&self) -> bool {
         self.lock_table().values().any(|relay| relay.journal.ending().is_none())
     }

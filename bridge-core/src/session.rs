@@ -90,6 +90,7 @@ where
             .auto_date_header(false)
             .serve_connection(TokioIo::new(io), service)
     );
+    // HTTP/2's own keep-alive says goodbye before it lets go, and on a dead socket whose buffer is full that never leaves.
     let mut watchdog = tokio::time::interval(Duration::from_secs(1));
     watchdog.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -97,7 +98,8 @@ where
             // How it broke is the network's affair; the dial that follows tells the owner what is wrong, if something is.
             _ = &mut connection => return SessionEnd::Closed,
             _ = watchdog.tick() => {
-                if pulse.silence() > SILENCE_LIMIT && shared.relays.is_busy() {
+                let limit = if shared.relays.is_wanted() { SILENCE_LIMIT } else { PING_EVERY + PING_TIMEOUT };
+                if pulse.silence() > limit {
                     return SessionEnd::Silent;
                 }
             }
@@ -109,6 +111,8 @@ where
 async fn answer(request: Request<Incoming>, shared: Arc<Shared>, signals: mpsc::Sender<LinkSignal>) -> Response<Body> {
     let asked = match Asked::parse(&request) {
         Ok(asked) => asked,
+        // An answer to HEAD has no body.
+        Err(_) if request.method() == Method::HEAD => return plain(StatusCode::BAD_REQUEST),
         Err(refusal) => return refused(&refusal),
     };
     let attachment = match asked {

@@ -19,7 +19,7 @@ def plain(answer):
 
 
 def ask(side, name, key=None, **more):
-    fields = {"max_tokens": 48, "temperature": 0, "messages": MESSAGES, **more}
+    fields = {"max_tokens": 48, "extra_body": {"temperature": 0}, "messages": MESSAGES, **more}
     return client(side, key).messages.create(model=side.model(name), **fields)
 
 
@@ -44,7 +44,7 @@ def test_text_streamed(sides, model):
     """The client's own assembly of a stream ends in what is answered whole."""
     name = model("completion")
     whole = ask(sides.lab, name)
-    with client(sides.lab).messages.stream(model=sides.lab.model(name), max_tokens=48, temperature=0, messages=MESSAGES) as stream:
+    with client(sides.lab).messages.stream(model=sides.lab.model(name), max_tokens=48, extra_body={"temperature": 0}, messages=MESSAGES) as stream:
         text = "".join(stream.text_stream)
         last = stream.get_final_message()
     assert text == whole.content[0].text
@@ -79,7 +79,7 @@ def test_image(sides, model, image, stream):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_thinking(sides, model, stream):
-    answer = same(sides, model("thinking"), stream, thinking={"type": "enabled", "budget_tokens": 1024}, max_tokens=2048, temperature=1)
+    answer = same(sides, model("thinking"), stream, thinking={"type": "enabled", "budget_tokens": 1024}, max_tokens=2048, extra_body={})
     if not stream and not sides.ollama_is_real:
         assert answer.content[0].type == "thinking"
 

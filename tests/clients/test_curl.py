@@ -102,7 +102,7 @@ def test_no_key(sides, run):
 
 def test_each_protocol_has_its_own_errors(sides, run):
     def refused(path):
-        status, _, body = curl(sides.lab, run, path, {"model": "local/no-such-model", "messages": [], "max_tokens": 1})
+        status, _, body = curl(sides.lab, run, path, {"model": "local/no-such-model", "messages": [{"role": "user", "content": "?"}], "max_tokens": 1})
         return status, json.loads(body)
 
     status, body = refused("/v1/chat/completions")
@@ -117,16 +117,16 @@ def test_a_stream_arrives_piece_by_piece(sides, run):
     """Twenty tokens, 50 ms apart: the first is here long before the last is written."""
     if sides.ollama_is_real:
         pytest.skip("only the fake Ollama has a pace")
-    body = json.dumps({"model": "fake-n20-d50000", "stream": False})
+    body = json.dumps({"model": "paced-n20-d50000", "stream": False})
     # The Lab offers what the bridge has seen, so the fake is given the model first.
     subprocess.run(["curl", "-sf", f"{sides.direct.url}/api/pull", "-d", body], capture_output=True, check=True)
     deadline = time.monotonic() + 20
-    while "fake-n20-d50000" not in curl(sides.lab, run, "/api/tags")[2]:
+    while "paced-n20-d50000" not in curl(sides.lab, run, "/api/tags")[2]:
         assert time.monotonic() < deadline, "the Lab never listed the new model"
         time.sleep(0.1)
     config = f'header = "Authorization: Bearer {sides.lab.key}"\n'
     words = ["curl", "--silent", "--no-buffer", "--noproxy", "*", "--cacert", run["ca_file"], "--config", "-"]
-    words += [f"{sides.lab.url}/api/chat", "-d", '{"model":"fake-n20-d50000","messages":[{"role":"user","content":"go"}]}']
+    words += [f"{sides.lab.url}/api/chat", "-d", '{"model":"paced-n20-d50000","messages":[{"role":"user","content":"go"}]}']
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         process.stdin.write(config)
         process.stdin.close()

@@ -42,12 +42,8 @@ async fn ask(caller: &Caller, model: &str) -> String {
 /// Row 3. About 20 kB of answer, cut after each so-many-th byte of what the bridge sends, TLS and framing included.
 async fn cut_at_bytes(positions: impl Iterator<Item = u64>) {
     const MODEL: &str = "fake-n150";
-    let world = World::with(Wishes {
-        models: vec![MODEL.to_owned()],
-        longest_wait: Some(Duration::ZERO),
-        ..Wishes::default()
-    })
-    .await;
+    let world =
+        World::with(Wishes { models: vec![MODEL.to_owned()], longest_wait: Some(Duration::ZERO), ..Wishes::default() }).await;
     let expected = ask(&world.caller, MODEL).await;
     let mut cuts = 0;
     for position in positions {

@@ -3,6 +3,7 @@
 mod answers;
 mod cuts;
 mod hangups;
+mod hostile;
 mod identity;
 mod neighbour;
 mod owner;

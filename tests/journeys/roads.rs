@@ -74,3 +74,20 @@ async fn a_firewall_that_forgets_idle_connections_does_not_cut_the_link() {
     assert_eq!(world.network.traffic().resets, before.resets);
     assert!(matches!(world.bridge.status().borrow().link, LinkState::Online { .. }));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_died_silently_while_idle_is_replaced() {
+    let world = World::start().await;
+    let LinkState::Online { since_ms: before, .. } = world.bridge.status().borrow().link else { panic!("linked") };
+    world.network.set(Fault::HalfOpen);
+    let at = Instant::now();
+    let limit = wire::relay::PING_EVERY + wire::relay::PING_TIMEOUT + BACK;
+    let is_new = |state: &LinkState| matches!(state, LinkState::Online { since_ms, .. } if *since_ms > before);
+    let found = tokio::time::timeout(limit, async {
+        let mut status = world.bridge.status();
+        status.wait_for(|status| is_new(&status.link)).await.map(drop)
+    });
+    found.await.expect("a new link in time").expect("the bridge runs");
+    println!("a silent death was noticed and mended after {:?}", at.elapsed());
+    world.models_are_listed().await;
+}

@@ -13,7 +13,7 @@ use rustls::{
 };
 use serde_json::Value;
 use tokio::{net::TcpStream, task::JoinHandle};
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 /// Knows where the Lab is, whom to trust and with which key to come.
 #[derive(Clone)]
@@ -116,10 +116,36 @@ impl Caller {
     /// # Panics
     /// When the Lab cannot be connected to.
     pub async fn send(&self, method: Method, path: &str, body: Bytes) -> hyper::Result<Answer> {
+        self.send_with(method, path, &[], body).await
+    }
+
+    /// `GET` with these headers.
+    ///
+    /// # Panics
+    /// When there is no HTTP answer.
+    pub async fn get_with(&self, path: &str, headers: &[(&'static str, &'static str)]) -> Answer {
+        self.send_with(Method::GET, path, headers, Bytes::new()).await.expect("an HTTP answer")
+    }
+
+    /// A TLS connection to the Lab.
+    ///
+    /// # Panics
+    /// When there is none to be had.
+    pub async fn connect(&self) -> TlsStream<TcpStream> {
         let tcp = TcpStream::connect(self.lab).await.expect("the Lab listens");
         tcp.set_nodelay(true).expect("a socket option");
         let name = ServerName::try_from("localhost").expect("a name");
-        let tls = TlsConnector::from(Arc::clone(&self.tls)).connect(name, tcp).await.expect("TLS");
+        TlsConnector::from(Arc::clone(&self.tls)).connect(name, tcp).await.expect("TLS")
+    }
+
+    async fn send_with(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&'static str, &'static str)],
+        body: Bytes,
+    ) -> hyper::Result<Answer> {
+        let tls = self.connect().await;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await?;
         let connection = tokio::spawn(async move { drop(connection.await) });
         let mut request = Request::new(Full::new(body));
@@ -130,6 +156,9 @@ impl Caller {
         if let Some(key) = &self.key {
             let bearer = HeaderValue::try_from(format!("Bearer {key}")).expect("a header");
             request.headers_mut().insert(header::AUTHORIZATION, bearer);
+        }
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, HeaderValue::from_static(value));
         }
         let connection = AbortOnDrop(Some(connection));
         let (head, body) = sender.send_request(request).await?.into_parts();

@@ -5,6 +5,7 @@ pub mod caller;
 pub mod connect_proxy;
 pub mod fake_ollama;
 pub mod fault_proxy;
+pub mod hostile_lab;
 pub mod world;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

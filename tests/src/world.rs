@@ -204,7 +204,12 @@ fn start_bridge(config: &BridgeConfig, proxies: Option<Matcher>, tuning: &Tuning
     Bridge::start_with(config.clone(), dialer, tuning).expect("the bridge starts")
 }
 
-fn bridge_config(state_dir: PathBuf, lab: &Origin, ca_file: PathBuf, ollama_url: &str, policy: Policy) -> BridgeConfig {
+/// A bridge's configuration for a state directory of its own.
+///
+/// # Panics
+/// When a part of it is invalid.
+#[must_use]
+pub fn bridge_config(state_dir: PathBuf, lab: &Origin, ca_file: PathBuf, ollama_url: &str, policy: Policy) -> BridgeConfig {
     let overrides = Overrides {
         config_file: None,
         state_dir: Some(state_dir.clone()),
@@ -226,8 +231,7 @@ async fn enrol(lab: &Lab, config: &BridgeConfig, origin: &Origin, owner: UserId)
     let credentials = Credentials::open(config.credential_store.clone(), origin).expect("a key store");
     credentials.save(&key).await.expect("the key is kept");
     let public_key = key.verifying_key();
-    let enrolment =
-        Enrolment { owner, public_key: public_key.as_bytes(), hostname: "workstation", os: "test", version: "0.0.0" };
+    let enrolment = Enrolment { owner, public_key: public_key.as_bytes(), hostname: "workstation", os: "test", version: "0.0.0" };
     let device = lab.store.enrol_device(&enrolment).await.expect("the device is enrolled");
     let pairing = Pairing { lab: origin.clone(), device: device.id, owner: "owner@example.com".to_owned() };
     pairing.save(&config.paths).expect("the pairing is kept");

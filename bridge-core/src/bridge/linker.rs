@@ -149,7 +149,7 @@ impl Linker {
     }
 
     async fn failed(&mut self, lab: String, error: &DialError) {
-        let waiting = if self.shared.relays.is_busy() { Waiting::Caller } else { Waiting::Nobody };
+        let waiting = if self.shared.relays.is_wanted() { Waiting::Caller } else { Waiting::Nobody };
         let delay = match error {
             DialError::Refused { retry_after: Some(wish), .. } => *wish,
             _ => self.backoff.next(waiting, random()),

@@ -61,7 +61,7 @@ async fn tell(lines: &mpsc::Sender<Bytes>, shared: &Shared) -> Result<(), Gone> 
                 continue;
             }
             _ = heartbeat.tick() => {
-                if !shared.relays.is_busy() {
+                if !shared.relays.is_wanted() {
                     continue;
                 }
                 BridgeEvent::Heartbeat

@@ -21,7 +21,6 @@ const DEFAULTS: [(HeaderName, HeaderValue); 8] = [
 
 /// Completes an answer's headers.
 pub(super) fn secure(headers: &mut HeaderMap) {
-    #[expect(clippy::declare_interior_mutable_const, reason = "names and values are static texts")]
     for (name, value) in DEFAULTS {
         headers.entry(name).or_insert(value);
     }

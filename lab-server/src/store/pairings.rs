@@ -127,7 +127,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Missing`] when nothing waits under this code (any more).
     pub async fn approve_pairing(&self, user_code: &str, owner: UserId, redeem_by: i64) -> Result<(), StoreError> {
-        let approved = self.answer(user_code, APPROVED).col_expr(entity::Column::UserId, Expr::value(owner.to_string()));
+        let approved = answer(user_code, APPROVED).col_expr(entity::Column::UserId, Expr::value(owner.to_string()));
         let approved = approved.col_expr(entity::Column::ExpiresAt, Expr::value(redeem_by)).exec(&self.db).await;
         answered(approved)
     }
@@ -137,7 +137,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Missing`] when nothing waits under this code (any more).
     pub async fn deny_pairing(&self, user_code: &str) -> Result<(), StoreError> {
-        answered(self.answer(user_code, DENIED).exec(&self.db).await)
+        answered(answer(user_code, DENIED).exec(&self.db).await)
     }
 
     /// The pairing that this device code belongs to, dead or alive.
@@ -197,16 +197,15 @@ impl Store {
         transaction.commit().await?;
         Ok(device)
     }
+}
 
-    /// Moves a living, unanswered pairing to `state`.
-    #[expect(clippy::unused_self, reason = "keeps the statement beside the verbs that use it")]
-    fn answer(&self, user_code: &str, state: &str) -> sea_orm::UpdateMany<entity::Entity> {
-        entity::Entity::update_many()
-            .col_expr(entity::Column::State, Expr::value(state))
-            .filter(entity::Column::UserCode.eq(user_code))
-            .filter(entity::Column::State.eq(PENDING))
-            .filter(entity::Column::ExpiresAt.gt(now_ms()))
-    }
+/// Moves a living, unanswered pairing to `state`.
+fn answer(user_code: &str, state: &str) -> sea_orm::UpdateMany<entity::Entity> {
+    entity::Entity::update_many()
+        .col_expr(entity::Column::State, Expr::value(state))
+        .filter(entity::Column::UserCode.eq(user_code))
+        .filter(entity::Column::State.eq(PENDING))
+        .filter(entity::Column::ExpiresAt.gt(now_ms()))
 }
 
 fn answered(result: Result<sea_orm::UpdateResult, DbErr>) -> Result<(), StoreError> {

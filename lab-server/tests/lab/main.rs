@@ -1,5 +1,7 @@
 //! The Lab as its clients see it: over TLS, on a socket.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests say what they expect by failing")]
+
 mod admin;
 mod client;
 mod edge;
