@@ -88,7 +88,6 @@ impl<M: Meter, B: Bridges> Proxy<M, B> {
         let streamed = can_stream(operation) && asked.stream.unwrap_or(operation.streams_by_default());
         entry.note_stream(streamed);
         let wanted = route::wanted(operation.dialect(), asked.model.as_deref())?;
-        entry.note_model(&wanted.model);
 
         let expected = Manners::expected(operation, streamed);
         let patience = expected.keepalive().map(|_| Instant::now() + KEEPALIVE_EVERY);
@@ -101,6 +100,8 @@ impl<M: Meter, B: Bridges> Proxy<M, B> {
                 Err(error) => return Err(refused.unwrap_or(error)),
             };
             self.affinity.remember(caller.key, &wanted.model, device);
+            // Only now: a name that no workstation has is a caller's text like any other, and is not kept.
+            entry.note_model(&wanted.model);
             entry.note_device(device);
             let mut pending = self.relay(device, Order { operation, body: content.for_retry(), streamed });
             match until(patience, &mut pending).await {

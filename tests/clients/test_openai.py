@@ -19,7 +19,7 @@ def client(side, key=None):
 
 def plain(answer):
     """The answer as the client holds it, in JSON's types: an embedding's base64 is decoded by then."""
-    return answer.model_dump(mode="json", exclude_unset=True)
+    return answer.model_dump(mode="json", exclude_unset=True, warnings=False)
 
 
 def same_answer(sides, ask):

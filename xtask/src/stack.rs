@@ -261,15 +261,17 @@ impl Bridge<'_> {
         let mut login = self.command();
         login.args(["login", &lab.url, "--insecure-file-store", "--json", "--ca-file"]).arg(&lab.ca_file);
         let mut login = login.stdout(Stdio::piped()).spawn().context("1k4-bridge cannot be started")?;
-        let approved =
-            login.stdout.take().map(BufReader::new).context("no output")?.lines().map_while(Result::ok).find_map(|line| {
-                let code = serde_json::from_str::<Value>(&line).ok()?["user_code"].as_str()?.to_owned();
-                Some(lab.admin(&["devices", "approve", &code]))
-            });
+        let mut lines = BufReader::new(login.stdout.take().context("no output")?).lines().map_while(Result::ok);
+        let approved = lines.find_map(|line| {
+            let code = serde_json::from_str::<Value>(&line).ok()?["user_code"].as_str()?.to_owned();
+            Some(lab.admin(&["devices", "approve", &code]))
+        });
         if !matches!(approved, Some(Ok(_))) {
             // It would wait for its approval until the code is too old. A process that has ended by itself is no failure here.
             let _ = login.kill();
         }
+        // It has more to say, and would fail if nobody listened.
+        lines.for_each(drop);
         let status = login.wait()?;
         match approved {
             None => bail!("`1k4-bridge login` showed no code ({status}); the reason stands above"),

@@ -104,7 +104,7 @@ pub fn guard(
             if streamed { ask_for_usage(&mut fields)? } else { true }
         }
         Operation::OpenaiResponses => {
-            limit_tokens(&mut fields, "max_output_tokens", policy.num_predict, Unlimited::Limit)?;
+            limit_tokens(&mut fields, "max_output_tokens", policy.num_predict, Unlimited::Echoed)?;
             remove_web_search(&mut fields, MAX_NAMESPACES)?;
             true
         }
@@ -301,6 +301,8 @@ enum Unlimited {
     Limit,
     /// Ollama refuses it, in its own words: left as it is.
     Refused,
+    /// Ollama repeats the field in its answer, which is to be what a direct call gets. The limit on time holds all the same.
+    Echoed,
 }
 
 fn limit_tokens(fields: &mut Fields<'_>, name: &'static str, ceiling: u32, unlimited: Unlimited) -> Result<(), Refusal> {
@@ -724,7 +726,8 @@ mod tests {
             (OpenaiCompletions, r#"{"model":"m","max_tokens":0}"#, r#"{"model":"m","max_tokens":1000}"#),
             (OpenaiCompletions, r#"{"model":"m","max_tokens":7}"#, r#"{"model":"m","max_tokens":7}"#),
             (OpenaiEmbeddings, r#"{"model":"m","input":["x"]}"#, r#"{"model":"m","input":["x"]}"#),
-            (OpenaiResponses, r#"{"model":"m","input":"x"}"#, r#"{"model":"m","input":"x","max_output_tokens":1000}"#),
+            (OpenaiResponses, r#"{"model":"m","input":"x"}"#, r#"{"model":"m","input":"x"}"#),
+            (OpenaiResponses, r#"{"model":"m","max_output_tokens":0}"#, r#"{"model":"m","max_output_tokens":0}"#),
             (OpenaiResponses, r#"{"model":"m","max_output_tokens":1001}"#, r#"{"model":"m","max_output_tokens":1000}"#),
             (AnthropicMessages, r#"{"model":"m","max_tokens":4096}"#, r#"{"model":"m","max_tokens":1000}"#),
             // Ollama refuses these in its own words.
