@@ -1,15 +1,19 @@
 //! The program from the outside: what it prints, how it exits, what it opens and what it leaves behind.
 
 #![cfg(unix)]
+#![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader},
     os::unix::net::UnixDatagram,
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
+    sync::{
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
@@ -74,13 +78,10 @@ impl Home {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    /// Starts the bridge and waits until it answers.
-    fn bridge(&self) -> Bridge {
-        let mut child = self.command(&["run"]).stderr(Stdio::piped()).spawn().unwrap();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        let mut bridge = Bridge { child, stderr: Box::new(stderr) };
-        // The first state is logged when the socket is there.
-        bridge.wait_for_line("INFO");
+    /// Starts the bridge and waits until it has said `line`.
+    fn bridge(&self, line: &str) -> Bridge {
+        let bridge = Bridge::start(&mut self.command(&["run"]));
+        bridge.wait_for_line(line);
         bridge
     }
 }
@@ -94,17 +95,27 @@ impl Drop for Home {
 
 struct Bridge {
     child: Child,
-    stderr: Box<dyn BufRead>,
+    /// What it says on standard error, line by line.
+    lines: mpsc::Receiver<String>,
 }
 
 impl Bridge {
-    fn wait_for_line(&mut self, part: &str) -> String {
-        let mut line = String::new();
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (said, lines) = mpsc::channel();
+        // A test that has ended listens no more.
+        std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| said.send(line)));
+        Self { child, lines }
+    }
+
+    fn wait_for_line(&self, part: &str) {
+        let deadline = Instant::now() + LIMIT;
         loop {
-            line.clear();
-            assert_ne!(self.stderr.read_line(&mut line).unwrap(), 0, "the bridge ended before it said {part:?}");
+            let left = deadline.saturating_duration_since(Instant::now());
+            let line = self.lines.recv_timeout(left).unwrap_or_else(|_| panic!("the bridge did not say {part:?}"));
             if line.contains(part) {
-                return line;
+                return;
             }
         }
     }
@@ -114,10 +125,16 @@ impl Bridge {
         assert!(sent.success());
     }
 
-    /// Its exit code and the rest of what it said.
+    /// Its exit code and the rest of what it said, once it has ended.
     fn end(mut self) -> (Option<i32>, String) {
+        let deadline = Instant::now() + LIMIT;
         let mut rest = String::new();
-        self.stderr.read_to_string(&mut rest).unwrap();
+        // The lines end with the process.
+        while let Ok(line) = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            rest.push_str(&line);
+            rest.push('\n');
+        }
+        assert!(Instant::now() < deadline, "the bridge did not end: {rest}");
         (self.child.wait().unwrap().code(), rest)
     }
 }
@@ -260,7 +277,7 @@ fn completions_know_the_verbs() {
 #[test]
 fn a_running_bridge_answers_every_verb_in_json() {
     let home = Home::new();
-    let bridge = home.bridge();
+    let bridge = home.bridge("Not paired with a Lab");
     assert_eq!(home.json(&["status"])["link"], json!({"state": "unpaired"}));
     assert_eq!(home.json(&["pause", "--for", "1h"]), json!({"ok": true}));
     assert_eq!(home.json(&["status"])["pause"]["state"], "paused");
@@ -292,7 +309,7 @@ fn a_running_bridge_answers_every_verb_in_json() {
 #[test]
 fn the_state_is_told_in_words_first() {
     let home = Home::new();
-    let _bridge = home.bridge();
+    let _bridge = home.bridge("Not paired with a Lab");
     let text = String::from_utf8(home.run(&["status"]).stdout).unwrap();
     assert!(text.starts_with("● Not paired with a Lab\n  Pair it with `1k4-bridge login https://your-lab`.\n"), "{text}");
     let mut watching = home.command(&["status", "--watch", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
@@ -313,8 +330,7 @@ fn the_state_is_told_in_words_first() {
 fn no_tcp_port_is_opened() {
     let home = Home::new();
     home.pair();
-    let mut bridge = home.bridge();
-    bridge.wait_for_line("No link to");
+    let bridge = home.bridge("No link to");
     let own = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let output = Command::new("ss").args(["-H", "-l", "-n", "-t", "-u", "-p"]).output().expect("ss is there (package iproute2)");
     let listeners = String::from_utf8(output.stdout).unwrap();
@@ -329,8 +345,7 @@ fn no_tcp_port_is_opened() {
 fn secrets_are_neither_arguments_nor_environment() {
     let home = Home::new();
     home.pair();
-    let mut bridge = home.bridge();
-    bridge.wait_for_line("No link to");
+    let bridge = home.bridge("No link to");
     let proc = PathBuf::from(format!("/proc/{}", bridge.child.id()));
     for file in ["cmdline", "environ"] {
         // Not readable for others than root: the process is not dumpable.
@@ -349,16 +364,7 @@ fn a_service_manager_is_told_when_it_is_up_how_it_is_and_that_it_lives() {
     let address = home.0.join("notify");
     let socket = UnixDatagram::bind(&address).unwrap();
     socket.set_read_timeout(Some(LIMIT)).unwrap();
-    let child = home
-        .command(&["run"])
-        .env("NOTIFY_SOCKET", &address)
-        .env("WATCHDOG_USEC", "200000")
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut child = child;
-    let stderr = BufReader::new(child.stderr.take().unwrap());
-    let bridge = Bridge { child, stderr: Box::new(stderr) };
+    let bridge = Bridge::start(home.command(&["run"]).env("NOTIFY_SOCKET", &address).env("WATCHDOG_USEC", "200000"));
     let receive = || {
         let mut buffer = [0; 4096];
         let count = socket.recv(&mut buffer).expect("the bridge says something in time");

@@ -1,6 +1,7 @@
 //! The control API from the outside: a real bridge, a real socket, an Ollama that answers as the test says.
 
 #![cfg(unix)]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test says what it expects by failing")]
 
 use std::{
     convert::Infallible,
