@@ -20,7 +20,9 @@ pub(crate) fn http_date(text: &str) -> Option<u64> {
     let month = MONTHS.iter().position(|m| *m == name)? as u64 + 1;
     let year: u64 = parts.next()?.parse().ok()?;
     let [hour, minute, second] = [parts.next()?, parts.next()?, parts.next()?].map(|part| part.parse::<u64>().ok());
-    (1970..=9999).contains(&year).then(|| ())?;
+    if !(1970..=9999).contains(&year) {
+        return None;
+    }
     Some(days(year, month, day) * 86_400 + hour? * 3600 + minute? * 60 + second?)
 }
 

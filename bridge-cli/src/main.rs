@@ -58,7 +58,7 @@ fn carry_out(cli: Cli, output: Output) -> Result<(), Failure> {
         Verb::Service(args) => service::run(&args, &global, output),
         Verb::Login(args) => {
             let config = load(args.overrides(overrides)?)?;
-            block_on(pairing::login(&config, &args.lab, || load(global.overrides()), output))
+            block_on(pairing::login(&config, &args.lab, output))
         }
         Verb::Logout => block_on(pairing::logout(&load(overrides)?, output)),
         Verb::Run(args) => {

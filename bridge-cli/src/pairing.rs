@@ -7,9 +7,9 @@ use std::{
 };
 
 use bridge_core::{
-    config::{Config, CredentialStoreKind, Origin, Overrides},
+    config::{Config, CredentialStoreKind, Origin, Overrides, Told},
     control::{Client, ClientError},
-    credentials::{self, Credentials, Store},
+    credentials::{self, Credentials},
     dial::DialError,
     login::{self, LoginError, PendingLogin},
 };
@@ -27,7 +27,7 @@ use crate::{
 /// `login`
 #[derive(Debug, Args)]
 pub(crate) struct Login {
-    /// The Lab's address, such as https://lab.example.com
+    /// The Lab's address, such as `https://lab.example.com`
     #[arg(value_name = "LAB")]
     pub(crate) lab: Origin,
     /// Trust these certificates too, for a Lab with a CA of its own
@@ -61,7 +61,6 @@ impl Login {
 pub(crate) async fn login(
     config: &Config,
     lab: &Origin,
-    later: impl Fn() -> Result<Config, Failure>,
     output: Output,
 ) -> Result<(), Failure> {
     let before = Before::look(config, lab).await?;
@@ -89,26 +88,22 @@ pub(crate) async fn login(
             true
         }
     };
-    let missing = missing_settings(config, &later()?);
     let answer = json!({
         "state": "paired",
         "lab": lab,
         "device": paired.device,
         "owner": paired.owner,
         "bridge_is_running": is_running,
-        "missing_settings": missing,
     });
     output.print(&answer, |ink, _| {
-        let mut done = ink.paint(Tone::Good, format_args!("Paired with {lab} for {}.", paired.owner));
-        if !missing.is_empty() {
-            let file = config.paths.config_file.display();
-            done.push_str(&format!(
-                "\nThe bridge needs to know what this command was told. Add to {file}:\n  {}",
-                missing.join("\n  ")
-            ));
-        }
+        let done = ink.paint(Tone::Good, format_args!("Paired with {lab} for {}.", paired.owner));
         if is_running {
-            format!("{done}\nThe running bridge dials now; `1k4-bridge status` shows it.")
+            let now = if config.told == Told::default() {
+                "The running bridge dials now; `1k4-bridge status` shows it."
+            } else {
+                "Restart the running bridge: it was started before it was told what this command was."
+            };
+            format!("{done}\n{now}")
         } else {
             format!("{done}\nStart the bridge: `1k4-bridge run`, or `1k4-bridge service install` to have it always on.")
         }
@@ -127,21 +122,6 @@ pub(crate) async fn logout(config: &Config, output: Output) -> Result<(), Failur
         }
         Err(error) => Err(error.into()),
     }
-}
-
-/// The lines that the configuration lacks for a later `run` to find the Lab and the key as this command did.
-fn missing_settings(now: &Config, later: &Config) -> Vec<String> {
-    let mut lines = Vec::new();
-    if let Some(file) = now.ca_file.as_ref().filter(|_| now.ca_file != later.ca_file) {
-        lines.push(format!("ca_file = {:?}", file.display().to_string()));
-    }
-    if matches!(now.credential_store, Store::File { .. }) && now.credential_store != later.credential_store {
-        lines.push(format!("credential_store = {:?}", CredentialStoreKind::InsecureFile.as_str()));
-    }
-    if now.device_name != later.device_name {
-        lines.push(format!("device_name = {:?}", now.device_name));
-    }
-    lines
 }
 
 /// What there was before an attempt, so that one that comes to nothing leaves nothing.

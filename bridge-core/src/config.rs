@@ -64,6 +64,8 @@ pub struct Config {
     pub policy: Policy,
     /// Files and directories.
     pub paths: Paths,
+    /// What the command itself was told.
+    pub told: Told,
 }
 
 /// Where things lie.
@@ -179,22 +181,31 @@ impl Config {
         };
         let beside_file = |path: PathBuf| paths.config_file.parent().map_or(path.clone(), |directory| directory.join(path));
 
-        let lab = match overrides.lab.or(env.parse(ENV_LAB)?).or(file.lab) {
-            Some(lab) => Some(lab),
-            None => Pairing::load(&paths)?.map(|pairing| pairing.lab),
+        let pairing = Pairing::load(&paths)?;
+        let remembered = pairing.as_ref().map(|pairing| pairing.told.clone()).unwrap_or_default();
+        let lab = overrides.lab.or(env.parse(ENV_LAB)?).or(file.lab).or(pairing.map(|pairing| pairing.lab));
+        let told = Told {
+            ca_file: overrides.ca_file.clone(),
+            credential_store: overrides.credential_store,
+            device_name: overrides.device_name.clone(),
         };
         let device_name = match overrides.device_name {
             Some(name) => {
                 valid_name(name).map_err(|message| ConfigError::Value { name: "the name of the workstation", message })?
             }
-            None => file.device_name.map_or_else(host_name, |name| name.0),
+            None => file.device_name.map(|name| name.0).or(remembered.device_name).unwrap_or_else(host_name),
         };
         Ok(Self {
             lab,
-            ca_file: overrides.ca_file.or(env.path(ENV_CA_FILE)).or(file.ca_file.map(beside_file)),
+            ca_file: overrides.ca_file.or(env.path(ENV_CA_FILE)).or(file.ca_file.map(beside_file)).or(remembered.ca_file),
             ollama: overrides.ollama.or(env.parse(ENV_OLLAMA_HOST)?).or(file.ollama_host).unwrap_or_default(),
             device_name,
-            credential_store: store(overrides.credential_store.or(file.credential_store), &paths, &env),
+            credential_store: store(
+                overrides.credential_store.or(file.credential_store).or(remembered.credential_store),
+                &paths,
+                &env,
+            ),
+            told,
             policy: effective_policy(&paths, file.policy)?,
             paths,
         })
@@ -237,6 +248,21 @@ impl Paths {
     }
 }
 
+/// What a command was told on its line about reaching the Lab. `login` remembers it, so that a `run` that follows needs no more.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Told {
+    /// The extra CA, as an absolute path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// Where the device's key is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential_store: Option<CredentialStoreKind>,
+    /// The workstation's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_name: Option<String>,
+}
+
 /// Who this workstation is to its Lab: written by a successful `login`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -247,6 +273,9 @@ pub struct Pairing {
     pub device: DeviceId,
     /// Whose workstation it is, as the Lab shows them.
     pub owner: String,
+    /// What `login` was told. Flags, environment and `config.toml` come before it.
+    #[serde(default)]
+    pub told: Told,
 }
 
 impl Pairing {
@@ -608,7 +637,7 @@ mod tests {
         let paths = home.load(&[]).unwrap().paths;
         assert_eq!(Pairing::load(&paths), Ok(None));
         let pairing =
-            Pairing { lab: origin("https://lab.example.com"), device: DeviceId::random(), owner: "Ada \"A\" 🦙".into() };
+            Pairing { lab: origin("https://lab.example.com"), device: DeviceId::random(), owner: "Ada \"A\" 🦙".into(), told: Told::default() };
         pairing.save(&paths).unwrap();
         assert_eq!(Pairing::load(&paths), Ok(Some(pairing.clone())));
         assert_eq!(home.load(&[]).unwrap().lab, Some(pairing.lab));

@@ -29,6 +29,7 @@ use tokio_tungstenite::{
 use wire::{
     DeviceId,
     hello::{Challenge, DEADLINE, LINK_PATH, MAX_MESSAGE, Proof, RefusalCode, SUBPROTOCOL, Verdict},
+    pairing::{TOKEN_PATH, TokenError, TokenRequest},
     stream::{LinkStream, websocket_config},
 };
 
@@ -55,6 +56,13 @@ pub(crate) struct Link {
     pub(crate) clock_skew_s: i64,
     /// The Lab's address, or the proxy's: where the packets go.
     pub(crate) peer: Option<SocketAddr>,
+}
+
+/// A Lab's answer to a `POST`.
+struct Reply {
+    status: StatusCode,
+    date: Option<String>,
+    body: Bytes,
 }
 
 /// Why there is no link. The text is one sentence with the cause and the next step.
@@ -260,6 +268,32 @@ impl Dialer {
         path: &'static str,
         body: &impl Serialize,
     ) -> Result<Result<A, E>, DialError> {
+        let Reply { status, body, .. } = self.post(lab, path, body).await?;
+        let not_a_lab = || DialError::NotALab { host: lab.host().to_owned(), status: status.as_u16() };
+        match status {
+            StatusCode::OK => serde_json::from_slice(&body).map(Ok).map_err(|_| not_a_lab()),
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => {
+                Err(DialError::Unavailable { status: status.as_u16() })
+            }
+            _ => serde_json::from_slice(&body).map(Err).map_err(|_| not_a_lab()),
+        }
+    }
+
+    /// Goes the whole way to the Lab without wanting anything of it, and returns its `Date`: what `doctor` needs to know. The
+    /// question is one that only a Lab answers: whether a code that nobody was given has been approved.
+    ///
+    /// # Errors
+    /// When the Lab cannot be reached, or what answers is no Lab.
+    pub async fn look(&self, lab: &Origin) -> Result<Option<String>, DialError> {
+        let nobodys = TokenRequest { device_code: String::new(), signature: String::new() };
+        let Reply { status, date, body } = self.post(lab, TOKEN_PATH, &nobodys).await?;
+        match serde_json::from_slice::<TokenError>(&body) {
+            Ok(_) => Ok(date),
+            Err(_) => Err(DialError::NotALab { host: lab.host().to_owned(), status: status.as_u16() }),
+        }
+    }
+
+    async fn post(&self, lab: &Origin, path: &'static str, body: &impl Serialize) -> Result<Reply, DialError> {
         limited(CONNECT_LIMIT, "connecting", async {
             let stream = self.connect(lab).await?;
             let (mut sender, connection) =
@@ -275,15 +309,9 @@ impl Dialer {
                 .map_err(|_| DialError::Broken)?;
             let response = sender.send_request(request).await.map_err(|_| DialError::Broken)?;
             let status = response.status();
+            let date = response.headers().get(header::DATE).and_then(|date| date.to_str().ok()).map(str::to_owned);
             let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|_| DialError::Broken)?.to_bytes();
-            let not_a_lab = || DialError::NotALab { host: lab.host().to_owned(), status: status.as_u16() };
-            match status {
-                StatusCode::OK => serde_json::from_slice(&body).map(Ok).map_err(|_| not_a_lab()),
-                StatusCode::TOO_MANY_REQUESTS | StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => {
-                    Err(DialError::Unavailable { status: status.as_u16() })
-                }
-                _ => serde_json::from_slice(&body).map(Err).map_err(|_| not_a_lab()),
-            }
+            Ok(Reply { status, date, body })
         })
         .await
     }

@@ -106,7 +106,8 @@ impl PendingLogin {
             let request = TokenRequest::sign(&self.key, self.lab.as_str(), self.grant.device_code.clone());
             match self.dialer.post_json::<Paired, TokenError>(&self.lab, TOKEN_PATH, &request).await {
                 Ok(Ok(paired)) => {
-                    let pairing = Pairing { lab: self.lab, device: paired.device, owner: paired.owner.clone() };
+                    let (owner, told) = (paired.owner.clone(), self.config.told.clone());
+                    let pairing = Pairing { lab: self.lab, device: paired.device, owner, told };
                     pairing.save(&self.config.paths)?;
                     return Ok(paired);
                 }

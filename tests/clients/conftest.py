@@ -16,6 +16,12 @@ import httpx
 import pytest
 
 
+def pytest_sessionfinish(session, exitstatus):
+    """pytest calls it an error when `-k` leaves nothing; a filter that is meant for another suite may."""
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and session.config.option.keyword:
+        session.exitstatus = pytest.ExitCode.OK
+
+
 @dataclass(frozen=True)
 class Side:
     """One way to the same models."""

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bridge_core::{
     bridge::{Bridge, Tuning},
-    config::{Origin, Pairing},
+    config::{Origin, Pairing, Told},
     credentials::{self, Credentials},
     dial::Dialer,
     policy::Policy,
@@ -43,7 +43,7 @@ async fn captive(lab: &HostileLab, ollama: &FakeOllama, dir: &std::path::Path) -
     let config = world::bridge_config(dir.join("bridge"), &origin, ca_file, &ollama.url(), Policy::default());
     let key = credentials::new_key().unwrap();
     Credentials::open(config.credential_store.clone(), &origin).unwrap().save(&key).await.unwrap();
-    Pairing { lab: origin, device: DeviceId::random(), owner: "owner".to_owned() }.save(&config.paths).unwrap();
+    Pairing { lab: origin, device: DeviceId::random(), owner: "owner".to_owned(), told: Told::default() }.save(&config.paths).unwrap();
     let dialer = Dialer::with_proxies(config.ca_file.as_deref(), Matcher::builder().build()).unwrap();
     Bridge::start_with(config, dialer, &Tuning::default()).unwrap()
 }

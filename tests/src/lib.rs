@@ -6,6 +6,8 @@ pub mod connect_proxy;
 pub mod fake_ollama;
 pub mod fault_proxy;
 pub mod hostile_lab;
+#[cfg(unix)]
+pub mod programs;
 pub mod world;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use bridge_core::{
     bridge::{Bridge, Handle, Tuning},
-    config::{Config as BridgeConfig, Origin, Overrides, Pairing},
+    config::{Config as BridgeConfig, Origin, Overrides, Pairing, Told},
     credentials::{self, Credentials, Store as KeyStore},
     dial::Dialer,
     policy::Policy,
@@ -233,7 +233,7 @@ async fn enrol(lab: &Lab, config: &BridgeConfig, origin: &Origin, owner: UserId)
     let public_key = key.verifying_key();
     let enrolment = Enrolment { owner, public_key: public_key.as_bytes(), hostname: "workstation", os: "test", version: "0.0.0" };
     let device = lab.store.enrol_device(&enrolment).await.expect("the device is enrolled");
-    let pairing = Pairing { lab: origin.clone(), device: device.id, owner: "owner@example.com".to_owned() };
+    let pairing = Pairing { lab: origin.clone(), device: device.id, owner: "owner@example.com".to_owned(), told: Told::default() };
     pairing.save(&config.paths).expect("the pairing is kept");
     device.id
 }

@@ -30,11 +30,11 @@ const MESSAGE: usize = 64 << 10;
 /// Limits of the WebSocket under a link.
 ///
 /// tungstenite allocates the read buffer for every socket at once (its default is 128 KiB, 1.3 GB for 10,000 idle bridges) and
-/// leaves the write buffer unbounded by default.
+/// leaves the write buffer unbounded by default. 4 KiB are enough for tokens, and a larger message is read in several pieces.
 #[must_use]
 pub fn websocket_config() -> WebSocketConfig {
     WebSocketConfig::default()
-        .read_buffer_size(8 << 10)
+        .read_buffer_size(4 << 10)
         .write_buffer_size(MESSAGE)
         .max_write_buffer_size(1 << 20)
         .max_message_size(Some(1 << 20))

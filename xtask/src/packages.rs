@@ -25,7 +25,7 @@ const fn program(name: &'static str, package: &'static str) -> Need {
 }
 
 /// What building and running need.
-pub(crate) const TO_RUN: &[Need] = &[program("cc", "gcc"), program("make", "make"), program("curl", "curl")];
+pub(crate) const TO_RUN: &[Need] = &[program("cc", "gcc"), program("curl", "curl")];
 
 /// What the tests need beyond that: a keyring, other people's clients, and tools to look from outside.
 pub(crate) const TO_TEST: &[Need] = &[

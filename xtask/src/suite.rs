@@ -65,7 +65,7 @@ fn check_dependencies(tally: &mut Tally, full: bool) {
     };
     let check = |what: &[&str]| {
         let mut check = Command::new(&deny);
-        check.current_dir(home::root()).args(["--all-features", "check"]).args(what);
+        check.current_dir(home::root()).arg("check").args(what);
         check
     };
     tally.step(LICENCES, || tally::holds(&mut check(&["bans", "licenses", "sources"])));

@@ -287,9 +287,7 @@ fn lab_rows(lab: &str, reached: &Result<Option<i64>, DialError>) -> Vec<Row> {
         }
         DialError::ProxyRefused { .. } => ("proxy", "ask the proxy's administrator to allow the Lab, or add the Lab to NO_PROXY"),
         DialError::Proxy { .. } => ("proxy", "correct HTTPS_PROXY, or unset it where no proxy is needed"),
-        DialError::TlsUntrusted { .. } => {
-            ("tls", "for a Lab of your own set ca_file in the configuration to its ca.pem, or log in again with --ca-file")
-        }
+        DialError::TlsUntrusted { .. } => ("tls", "for a Lab of your own set ca_file in the configuration to its ca.pem"),
         DialError::Tls { .. } => ("tls", "open the Lab in a browser: a sign-in page or a filter may be in the way"),
         DialError::CaFile { .. } => ("tls", "correct ca_file in the configuration"),
         DialError::NoTrust => ("tls", "install the package ca-certificates, or set ca_file"),

@@ -8,11 +8,11 @@ use bridge_core::{
     credentials::Credentials,
     dial::{DialError, Dialer},
     ollama::{Inventory, Ollama, OllamaHost, Runs, debug_body_logging},
+    status::now_ms,
 };
 
-use wire::pairing::{TOKEN_PATH, TokenError, TokenRequest};
-
 use super::diagnose::{BridgeSeen, Models, OllamaSeen, Pairing, Seen};
+use crate::clock;
 
 /// How long Ollama may take to list its models.
 const MODELS_LIMIT: Duration = Duration::from_secs(6);
@@ -40,11 +40,10 @@ async fn pairing(config: &Config) -> Pairing {
 
 /// Goes to the Lab and looks at its clock.
 async fn reach(config: &Config, lab: &config::Origin) -> Result<Option<i64>, DialError> {
-    let unknown = TokenRequest { device_code: String::new(), signature: String::new() };
-    let answer =
-        Dialer::new(config.ca_file.as_deref())?.post_json::<serde::de::IgnoredAny, TokenError>(lab, TOKEN_PATH, &unknown).await?;
-    drop(answer);
-    Ok(None)
+    let date = Dialer::new(config.ca_file.as_deref())?.look(lab).await?;
+    let there = date.as_deref().and_then(clock::http_date).and_then(|seconds| i64::try_from(seconds).ok());
+    let here = i64::try_from(now_ms() / 1000).unwrap_or(i64::MAX);
+    Ok(there.map(|there| there.saturating_sub(here)))
 }
 
 async fn ollama(config: &Config) -> OllamaSeen {

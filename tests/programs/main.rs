@@ -1,0 +1,8 @@
+//! The real programs, built for release and started as a person starts them: what a test inside one process cannot show.
+//!
+//! They need the release build, so a plain `cargo test` skips them; `cargo xtask test` builds it and runs them. Rows are those of
+//! the table.
+#![cfg(unix)]
+
+mod pairing;
+mod sleep;
