@@ -58,11 +58,7 @@ impl Login {
 }
 
 /// Pairs this workstation: shows the code, waits for the approval, wakes the running bridge.
-pub(crate) async fn login(
-    config: &Config,
-    lab: &Origin,
-    output: Output,
-) -> Result<(), Failure> {
+pub(crate) async fn login(config: &Config, lab: &Origin, output: Output) -> Result<(), Failure> {
     let before = Before::look(config, lab).await?;
     let attempt = async {
         let pending = login::begin(config, lab).await?;

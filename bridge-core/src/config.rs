@@ -636,8 +636,12 @@ mod tests {
         home.write("");
         let paths = home.load(&[]).unwrap().paths;
         assert_eq!(Pairing::load(&paths), Ok(None));
-        let pairing =
-            Pairing { lab: origin("https://lab.example.com"), device: DeviceId::random(), owner: "Ada \"A\" 🦙".into(), told: Told::default() };
+        let pairing = Pairing {
+            lab: origin("https://lab.example.com"),
+            device: DeviceId::random(),
+            owner: "Ada \"A\" 🦙".into(),
+            told: Told::default(),
+        };
         pairing.save(&paths).unwrap();
         assert_eq!(Pairing::load(&paths), Ok(Some(pairing.clone())));
         assert_eq!(home.load(&[]).unwrap().lab, Some(pairing.lab));

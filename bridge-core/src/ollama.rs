@@ -3,7 +3,8 @@
 //! Two clients would do the same thing here, so it is said which does what. Requests are relayed with `reqwest`, byte for byte:
 //! `ollama-rs` drops fields that it does not know, and text when a chunk ends inside a character. The inventory is read with
 //! `reqwest` too, because `ollama-rs` keeps name, date and size of a model and neither its capabilities nor `remote_host`, which
-//! says that a "local" model runs on somebody else's computer. From `ollama-rs` come the events of a download ([`Ollama::pull`]).
+//! says that a "local" model runs on somebody else's computer. Downloads go through `ollama-rs` ([`Ollama::pull`]), which reads their
+//! lines as they should be read.
 //!
 //! Nothing is sent to Ollama but what stands here: no path off the wire, no redirect, no proxy, no header of a caller's.
 
@@ -47,6 +48,7 @@ const WARM_CONNECTIONS: usize = 16;
 pub struct Ollama {
     host: OllamaHost,
     client: Client,
+    downloads: ollama_rs::Ollama,
 }
 
 /// Why Ollama did not do what it was asked. The texts finish "… failed: " and quote nothing: no address, no body, no name.
@@ -108,7 +110,8 @@ impl Ollama {
             .pool_max_idle_per_host(WARM_CONNECTIONS)
             .build()
             .expect("a plain HTTP client can be built");
-        Self { host, client }
+        let downloads = pull::client(&host);
+        Self { host, client, downloads }
     }
 
     /// Where it is.

@@ -43,7 +43,9 @@ async fn captive(lab: &HostileLab, ollama: &FakeOllama, dir: &std::path::Path) -
     let config = world::bridge_config(dir.join("bridge"), &origin, ca_file, &ollama.url(), Policy::default());
     let key = credentials::new_key().unwrap();
     Credentials::open(config.credential_store.clone(), &origin).unwrap().save(&key).await.unwrap();
-    Pairing { lab: origin, device: DeviceId::random(), owner: "owner".to_owned(), told: Told::default() }.save(&config.paths).unwrap();
+    Pairing { lab: origin, device: DeviceId::random(), owner: "owner".to_owned(), told: Told::default() }
+        .save(&config.paths)
+        .unwrap();
     let dialer = Dialer::with_proxies(config.ca_file.as_deref(), Matcher::builder().build()).unwrap();
     Bridge::start_with(config, dialer, &Tuning::default()).unwrap()
 }
@@ -111,7 +113,8 @@ async fn ten_thousand_requests_off_the_list_reach_nothing() {
         }
         let Ok(request) = request.body(Full::new(Bytes::from(body))) else { continue };
         let response = requests.clone().send_request(request).await;
-        let response = response.unwrap_or_else(|error| panic!("the link lives: {error:?} after {number}: {method} {path} {headers:?}"));
+        let response =
+            response.unwrap_or_else(|error| panic!("the link lives: {error:?} after {number}: {method} {path} {headers:?}"));
         assert!(response.status().is_client_error(), "{method} {path} {headers:?}: {}", response.status());
         drop(response.into_body().collect().await);
     }

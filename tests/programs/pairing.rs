@@ -65,7 +65,10 @@ async fn a_workstation_is_paired_by_typing_and_revoked() {
 
     let told = login.out();
     assert!(told.contains(&format!("Paired with {} for ada.\n", lab.url)), "{told}");
-    assert!(told.ends_with("Start the bridge: `1k4-bridge run`, or `1k4-bridge service install` to have it always on.\n"), "{told}");
+    assert!(
+        told.ends_with("Start the bridge: `1k4-bridge run`, or `1k4-bridge service install` to have it always on.\n"),
+        "{told}"
+    );
     // It was told where the CA is and where to keep the key, and says that the bridge has to know that too.
     let file = workstation.file(".config/1k4-bridge/config.toml");
     let (_, settings) = told.split_once(&format!("Add to {}:\n", file.display())).expect("the missing settings");
@@ -112,10 +115,8 @@ async fn a_workstation_is_paired_on_the_page() {
     let mut start = start();
     let Start { workstation, lab, key, ollama, .. } = &mut start;
     let ca = Value::from(lab.ca_file.display().to_string());
-    workstation.configure(&format!(
-        "ca_file = {ca}\ncredential_store = \"insecure-file\"\nollama_host = {}\n",
-        Value::from(ollama.url())
-    ));
+    workstation
+        .configure(&format!("ca_file = {ca}\ncredential_store = \"insecure-file\"\nollama_host = {}\n", Value::from(ollama.url())));
     // Somebody has started it first, and pairs it now.
     workstation.run();
     assert_eq!(workstation.status()["link"]["state"], "unpaired");
@@ -183,8 +184,7 @@ impl Browser<'_> {
     }
 
     fn post(&self, path: &str, fields: &[(&str, &str)], site: &str) -> Page {
-        let fields: String =
-            fields.iter().map(|(name, value)| format!("data-urlencode = \"{name}={value}\"\n")).collect();
+        let fields: String = fields.iter().map(|(name, value)| format!("data-urlencode = \"{name}={value}\"\n")).collect();
         self.ask(&format!("url = \"{}{path}\"\nheader = \"sec-fetch-site: {site}\"\n{fields}", self.lab.url))
     }
 

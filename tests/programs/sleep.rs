@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use bridge_core::status::now_ms;
 use journeys::{
     caller::{Answer, BodyEnd},
-    programs::{Lab, Machine, Pair, Service, Workstation, chat, lab, plain_text, test_dir, text_of, until},
     fault_proxy::FaultProxy,
+    programs::{Lab, Machine, Pair, Service, Workstation, chat, lab, plain_text, test_dir, text_of, until},
     world::eventually,
 };
 use rustix::process::Signal;

@@ -75,7 +75,8 @@ impl Lab {
     pub fn serve(machine: Machine, listen: SocketAddr, url: &str) -> Self {
         let service = machine.start("1k4-lab", &["serve", "--listen", &listen.to_string(), "--public-url", url]);
         let said = |after: &str| {
-            let found = service.out().lines().find_map(|line| line.split_once(after)?.1.split_whitespace().next().map(str::to_owned));
+            let found =
+                service.out().lines().find_map(|line| line.split_once(after)?.1.split_whitespace().next().map(str::to_owned));
             found.or_else(|| {
                 assert!(service.is_running(), "the Lab ended: {}", service.err());
                 None

@@ -2,20 +2,16 @@
 
 use std::{pin::Pin, time::Duration};
 
-use bytes::{Buf, BytesMut};
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
-use ollama_rs::models::pull::PullModelStatus;
-use reqwest::{Method, Response, StatusCode};
+use ollama_rs::{error::OllamaError, models::pull::PullModelStatus};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep_until};
 use wire::ModelName;
 
-use super::{Error, Ollama, classify};
+use super::{CONNECT_LIMIT, Error, Ollama, OllamaHost};
 
 /// The shortest time between two events: Ollama sends one every 60 ms, and nobody reads faster than this.
 const TELL_EVERY: Duration = Duration::from_millis(200);
-/// The longest line of Ollama's that is taken, in bytes; a real one has two hundred.
-const LINE_MAX: usize = 64 << 10;
 
 /// How far a download is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,41 +33,45 @@ impl Ollama {
         coalesce(self.statuses(model))
     }
 
-    /// Ollama's own events. The request is made here and not by `ollama-rs`: its client would take a proxy from the environment for
-    /// the way to this computer, and could not be told otherwise without naming its version of `reqwest`.
+    /// Ollama's own events.
     fn statuses(&self, model: &ModelName) -> impl Stream<Item = Result<PullModelStatus, Error>> + Send + use<> {
-        #[derive(Serialize)]
-        struct Pull<'a> {
-            model: &'a ModelName,
-            stream: bool,
-            insecure: bool,
-        }
-        let request = self.request(Method::POST, "/api/pull").json(&Pull { model, stream: true, insecure: false });
-        let lines = async move {
-            let response = request.send().await.map_err(|e| classify(&e))?;
-            match response.status() {
-                StatusCode::OK => Ok(lines(response)),
-                StatusCode::NOT_FOUND => Err(Error::NotInRegistry),
-                status => Err(Error::Status(status.as_u16())),
-            }
+        let (downloads, model) = (self.downloads.clone(), model.to_string());
+        let begun = async move {
+            let statuses = downloads.pull_model_stream(model, false).await.map_err(|error| failed(&error))?;
+            Ok(statuses.map_err(|error| failed(&error)))
         };
-        stream::once(lines).try_flatten().and_then(async |line| status(&line))
+        stream::once(begun).try_flatten()
     }
 }
 
-/// An event, or the error that Ollama reports in its place.
-fn status(line: &[u8]) -> Result<PullModelStatus, Error> {
-    #[derive(Deserialize)]
-    struct Failed {
-        error: String,
+/// A client for downloads. By default it would take a proxy from the environment for the way to this computer.
+pub(super) fn client(host: &OllamaHost) -> ollama_rs::Ollama {
+    #[expect(clippy::expect_used, reason = "without TLS and with constant settings nothing in it can fail")]
+    let client = reqwest_012::Client::builder()
+        .no_proxy()
+        .redirect(reqwest_012::redirect::Policy::none())
+        .connect_timeout(CONNECT_LIMIT)
+        .build()
+        .expect("a plain HTTP client can be built");
+    ollama_rs::Ollama::builder().url(host.join("/")).reqwest_client(client).build()
+}
+
+/// What of an error of `ollama-rs` can be passed on: its texts are Ollama's, or hold addresses.
+fn failed(error: &OllamaError) -> Error {
+    match error {
+        OllamaError::InternalError(told) => kind(&told.message),
+        // The body of an answer with an error status, whose number is lost.
+        OllamaError::Other(body) => serde_json::from_str::<Failed>(body).map_or(Error::NotOllama, |failed| kind(&failed.error)),
+        OllamaError::ReqwestError(error) if error.is_connect() => Error::NotRunning,
+        OllamaError::ReqwestError(error) if error.is_timeout() => Error::TimedOut,
+        OllamaError::ReqwestError(_) => Error::Lost,
+        OllamaError::JsonError(_) | OllamaError::ToolCallError(_) => Error::NotOllama,
     }
-    match serde_json::from_slice(line) {
-        Ok(status) => Ok(status),
-        Err(_) => match serde_json::from_slice::<Failed>(line) {
-            Ok(failed) => Err(kind(&failed.error)),
-            Err(_) => Err(Error::NotOllama),
-        },
-    }
+}
+
+#[derive(Deserialize)]
+struct Failed {
+    error: String,
 }
 
 /// Ollama has no codes for what goes wrong with a download, only Go's texts. They name hosts and paths, so they are not passed on.
@@ -86,28 +86,6 @@ fn kind(text: &str) -> Error {
     } else {
         Error::PullFailed
     }
-}
-
-/// The lines of a response, each without its end.
-fn lines(response: Response) -> impl Stream<Item = Result<BytesMut, Error>> + Send {
-    stream::try_unfold((response, BytesMut::new()), async |(mut response, mut buffer)| {
-        loop {
-            if let Some(end) = buffer.iter().position(|&byte| byte == b'\n') {
-                let line = buffer.split_to(end);
-                buffer.advance(1);
-                if !line.is_empty() {
-                    return Ok(Some((line, (response, buffer))));
-                }
-            } else if buffer.len() > LINE_MAX {
-                return Err(Error::TooLarge);
-            } else {
-                match response.chunk().await.map_err(|e| classify(&e))? {
-                    Some(chunk) => buffer.extend_from_slice(&chunk),
-                    None => return Ok(None),
-                }
-            }
-        }
-    })
 }
 
 type Statuses = Pin<Box<dyn Stream<Item = Result<PullModelStatus, Error>> + Send>>;
@@ -189,7 +167,7 @@ mod tests {
 
     #[test]
     fn errors_are_told_apart_and_not_quoted() {
-        for (line, error) in [
+        for (body, error) in [
             (r#"{"error":"pull model manifest: file does not exist"}"#, Error::NotInRegistry),
             (r#"{"error":"write /home/ada/.ollama/models/blobs/x: no space left on device"}"#, Error::DiskFull),
             (r#"{"error":"dial tcp: lookup registry.ollama.ai: no such host"}"#, Error::RegistryUnreachable),
@@ -197,11 +175,7 @@ mod tests {
             ("<html>", Error::NotOllama),
             ("{}", Error::NotOllama),
         ] {
-            assert_eq!(status(line.as_bytes()).err(), Some(error), "{line}");
+            assert_eq!(failed(&OllamaError::Other(body.to_owned())), error, "{body}");
         }
-        let line = r#"{"status":"pulling a","digest":"sha256:a","total":9,"completed":3,"new":1}"#;
-        let expected =
-            PullProgress { step: "pulling a".into(), digest: Some("sha256:a".into()), completed: Some(3), total: Some(9) };
-        assert_eq!(progress(status(line.as_bytes()).unwrap()), expected);
     }
 }

@@ -114,7 +114,9 @@ async fn link(caller: &Caller, lab: &str, device: DeviceId, key: SigningKey) -> 
 }
 
 /// Answers the control stream with a snapshot and then nothing, for ever.
-async fn control(request: Request<Incoming>) -> Result<Response<impl http_body::Body<Data = Bytes, Error = Infallible>>, Infallible> {
+async fn control(
+    request: Request<Incoming>,
+) -> Result<Response<impl http_body::Body<Data = Bytes, Error = Infallible>>, Infallible> {
     let snapshot = BridgeEvent::Snapshot(Box::new(Snapshot { name: "fleet".to_owned(), ..Snapshot::default() }));
     let mut line = serde_json::to_vec(&snapshot).unwrap_or_default();
     line.push(b'\n');
