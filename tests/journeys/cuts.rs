@@ -97,7 +97,7 @@ async fn sabotage(world: &World, kind: &str, seed: u64) {
     match kind {
         "rst" => {
             let resets = world.network.traffic().resets;
-            world.network.cut_after(if seed % 2 == 0 { Way::Up } else { Way::Down }, seed % 20_000);
+            world.network.cut_after(if seed.is_multiple_of(2) { Way::Up } else { Way::Down }, seed % 20_000);
             tokio::time::timeout(Duration::from_secs(2), world.network.wait_for(|t| t.resets > resets)).await.ok();
             world.network.cut();
         }

@@ -63,6 +63,7 @@ impl HostileLab {
         let (tcp, _) = self.listener.accept().await.expect("a connection");
         tcp.set_nodelay(true).expect("a socket option");
         let tls = self.tls.accept(tcp).await.expect("TLS");
+        #[expect(clippy::result_large_err, reason = "the type is tungstenite's")]
         let choose = |_: &Upgrade, mut response: Upgraded| {
             response.headers_mut().insert("sec-websocket-protocol", SUBPROTOCOL.parse().expect("a header"));
             Ok(response)

@@ -1,5 +1,7 @@
 //! The test world: fakes of what stands outside of 1K4, each a server on a socket, and the journeys through the real parts.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says what it expects by failing")]
+
 mod backstage;
 pub mod caller;
 pub mod connect_proxy;
