@@ -6,7 +6,7 @@
 mod linker;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -14,18 +14,19 @@ use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wire::{
     ModelName, RelayId,
-    relay::{Gpu, RESUME_WINDOW, Snapshot},
+    relay::{RESUME_WINDOW, Snapshot},
 };
 
 use self::linker::Linker;
 use crate::{
-    config::{Config, ConfigError},
+    config::{Config, ConfigError, Pairing},
     credentials::Store,
     dial::{DialError, Dialer},
     gpu::Gpus,
     ollama::{self, Inventory, Ollama, Runs},
-    policy::{InvalidPolicy, Policy, TimeOfDay},
+    policy::{InvalidPolicy, Policy},
     relay::Relays,
+    shared::{Paused, Shared},
     status::{Activity, LinkState, Pause, Status, now_ms},
 };
 
@@ -78,33 +79,6 @@ impl Default for Tuning {
     }
 }
 
-/// What the parts share.
-pub(crate) struct Shared {
-    pub(crate) config: Config,
-    pub(crate) relays: Arc<Relays>,
-    pub(crate) ollama: Ollama,
-    policy: watch::Sender<Arc<Policy>>,
-    pause: watch::Sender<Pause>,
-    link: watch::Sender<LinkState>,
-    snapshot: watch::Sender<Arc<Snapshot>>,
-    status: watch::Sender<Arc<Status>>,
-    gpus: watch::Sender<Vec<Gpu>>,
-    inventory: watch::Receiver<Arc<Inventory>>,
-    /// Dial now, and read the pairing and the key anew.
-    wake: Notify,
-    /// The wish of the owner; quiet hours come on top of it.
-    paused: Mutex<Option<Paused>>,
-    stop: CancellationToken,
-    tasks: TaskTracker,
-}
-
-/// The owner paused the workstation.
-#[derive(Debug, Clone, Copy)]
-struct Paused {
-    /// Until then, or until resumed.
-    until_ms: Option<u64>,
-}
-
 impl Bridge {
     /// Starts a bridge on the current runtime.
     ///
@@ -126,13 +100,20 @@ impl Bridge {
         let policy = watch::Sender::new(Arc::new(config.policy.clone()));
         let pause = watch::Sender::new(Pause::Serving);
         let relays = Relays::new(policy.subscribe(), pause.subscribe(), ollama.clone(), inventory.clone(), tuning.resume_window);
-        let link = watch::Sender::new(LinkState::Unpaired);
+        // A file that cannot be read is the linker's to report.
+        let link = match Pairing::load(&config.paths) {
+            Ok(Some(pairing)) => LinkState::Connecting { lab: pairing.lab.to_string(), attempt: 1 },
+            Ok(None) | Err(_) => LinkState::Unpaired,
+        };
+        if let Store::File { path } = &config.credential_store {
+            tracing::warn!(path = %path.display(), "the device's key lies in a file that is not encrypted, as configured");
+        }
         let shared = Arc::new({
             let snapshot = Snapshot { name: config.device_name.clone(), version: version(), ..Snapshot::default() };
             let status = Status {
                 version: version(),
                 name: config.device_name.clone(),
-                link: LinkState::Unpaired,
+                link: link.clone(),
                 credential_store: None,
                 ollama: snapshot.ollama.clone(),
                 ollama_url: config.ollama.as_str().to_owned(),
@@ -149,7 +130,7 @@ impl Bridge {
                 ollama,
                 policy,
                 pause,
-                link,
+                link: watch::Sender::new(link),
                 snapshot: watch::Sender::new(Arc::new(snapshot)),
                 status: watch::Sender::new(Arc::new(status)),
                 gpus: watch::Sender::new(Vec::new()),
@@ -271,67 +252,6 @@ impl Handle {
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
     }
-}
-
-impl Shared {
-    pub(crate) fn policy(&self) -> Arc<Policy> {
-        Arc::clone(&self.policy.borrow())
-    }
-
-    /// What the Lab sees, now and on every change.
-    pub(crate) fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
-        self.snapshot.subscribe()
-    }
-
-    /// A snapshot with the relays of this moment, which alone do not make a new one.
-    pub(crate) fn with_relays(&self, mut snapshot: Snapshot) -> Snapshot {
-        snapshot.relays = self.relays.ids();
-        snapshot.queued = self.relays.queued();
-        snapshot
-    }
-
-    /// Runs a task that ends when the bridge stops.
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let stop = self.stop.clone();
-        self.tasks.spawn(async move { stop.run_until_cancelled(work).await });
-    }
-
-    fn set_link(&self, state: LinkState) {
-        self.link.send_replace(state);
-    }
-
-    fn set_paused(&self, paused: Option<Paused>) {
-        *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = paused;
-        self.refresh_pause();
-    }
-
-    /// Whether somebody other than a relay keeps a graphics processor busy.
-    fn is_gpu_taken(&self, limit: u8) -> bool {
-        let is_busy = |gpu: &Gpu| gpu.busy_percent.is_some_and(|busy| busy >= f32::from(limit));
-        !self.relays.is_busy() && self.gpus.borrow().iter().any(is_busy)
-    }
-
-    /// Works out whether work is taken at this moment.
-    fn refresh_pause(&self) {
-        let mut paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
-        if paused.is_some_and(|paused| paused.until_ms.is_some_and(|until| until <= now_ms())) {
-            *paused = None;
-        }
-        let policy = self.policy.borrow();
-        let pause = match *paused {
-            Some(Paused { until_ms }) => Pause::Paused { until_ms },
-            None if local_time().is_some_and(|now| policy.is_quiet(now)) => Pause::Quiet,
-            None if policy.yield_gpu_percent.is_some_and(|limit| self.is_gpu_taken(limit)) => Pause::Yielding,
-            None => Pause::Serving,
-        };
-        self.pause.send_if_modified(|current| std::mem::replace(current, pause) != pause);
-    }
-}
-
-/// The workstation's own time of day.
-fn local_time() -> Option<TimeOfDay> {
-    let now = jiff::Zoned::now();
-    TimeOfDay::new(u8::try_from(now.hour()).ok()?, u8::try_from(now.minute()).ok()?)
 }
 
 async fn watch_the_clock(shared: Arc<Shared>) {

@@ -244,10 +244,7 @@ impl Place {
                 let path = dir.join(SYSTEMD_CREDENTIAL);
                 decode(Zeroizing::new(fs::read(&path).map_err(|e| file_error(&path, &e))?))
             }
-            Store::File { path } => {
-                tracing::warn!(path = %path.display(), "the device's key lies in a file that is not encrypted, as configured");
-                load_file(path)
-            }
+            Store::File { path } => load_file(path),
         }
     }
 

@@ -18,4 +18,5 @@ pub mod policy;
 mod private_file;
 mod relay;
 mod session;
+mod shared;
 pub mod status;

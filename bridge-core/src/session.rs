@@ -34,8 +34,8 @@ use wire::{
 };
 
 use crate::{
-    bridge::Shared,
     relay::{Attachment, Head, Read},
+    shared::Shared,
 };
 
 /// Streams beyond the relays: control, cancels, resumes that overlap what they replace.

@@ -4,5 +4,6 @@
 //! the table.
 #![cfg(unix)]
 
+mod canary;
 mod pairing;
 mod sleep;

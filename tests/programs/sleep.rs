@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bridge_core::status::now_ms;
 use journeys::{
     caller::{Answer, BodyEnd},
-    fault_proxy::FaultProxy,
+    fault_proxy::{Fault, FaultProxy},
     programs::{Lab, Machine, Pair, Service, Workstation, chat, lab, plain_text, test_dir, text_of, until},
     world::eventually,
 };
@@ -24,6 +24,8 @@ async fn sleep_through_a_stream(sleep: Duration, tokens: u32) {
     let mut bytes = read_some(&mut answer, 4_000).await;
     let bridge = pair.workstation.bridge();
     bridge.signal(Signal::STOP);
+    // Nothing reaches a sleeping machine, neither then nor afterwards: not even that its link was closed.
+    pair.network.set(Fault::HalfOpen);
     let stopped = Instant::now();
     // The rest of what was on its way, and then the silence of somebody who is held.
     while stopped.elapsed() < sleep {

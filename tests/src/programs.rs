@@ -220,6 +220,15 @@ impl Workstation {
         self.bridge.as_ref().unwrap_or_else(|| panic!("the bridge was not started"))
     }
 
+    /// Hands the running bridge over, to be ended.
+    ///
+    /// # Panics
+    /// When it was not started.
+    #[must_use]
+    pub fn take_bridge(&mut self) -> Service {
+        self.bridge.take().unwrap_or_else(|| panic!("the bridge was not started"))
+    }
+
     /// The running bridge's status.
     ///
     /// # Panics

@@ -5,7 +5,6 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use wire::relay::Goodbye;
 
-use super::Shared;
 use crate::{
     backoff::{AFTER_REFUSAL, Backoff, Waiting},
     config::{Origin, Pairing},
@@ -13,6 +12,7 @@ use crate::{
     dial::{DialError, Dialer, Link},
     network::Network,
     session::{self, LinkSignal, SessionEnd},
+    shared::Shared,
     status::{LinkState, now_ms},
 };
 

@@ -16,7 +16,7 @@ use wire::{
 };
 
 use super::{Body, LinkSignal, read_body, refused};
-use crate::{bridge::Shared, policy::Pull};
+use crate::{policy::Pull, shared::Shared};
 
 /// A line of the Lab's is short: an acknowledgement of a few hundred relays.
 const MAX_LINE: usize = 64 << 10;

@@ -21,9 +21,9 @@ pub(super) struct Probe {
 pub(super) enum Fate {
     /// It reaches Ollama, canary and all, and leaves a record.
     Arrives,
-    /// The Lab or the bridge refuses it, and it leaves a record.
-    Refused,
-    /// It is not let in: no record.
+    /// The canary is kept from Ollama, and the request leaves a record.
+    Recorded,
+    /// It is not let in, and leaves no record.
     Outside,
 }
 
@@ -213,13 +213,13 @@ impl Maker<'_> {
         for field in ["system", "template", "suffix"] {
             self.post(&format!("generate: {field}"), "/api/generate", arrives, |c| json!({"model": "tiny", "prompt": "hello", field: c}));
         }
-        self.post("a field beside the name to show", "/api/show", Fate::Refused, |c| json!({"model": c}));
-        self.post("keep_alive", CHAT, Fate::Refused, |c| chat(("keep_alive", json!(c))));
+        self.post("name to show", "/api/show", Fate::Recorded, |c| json!({"model": c}));
+        self.post("keep_alive", CHAT, Fate::Recorded, |c| chat(("keep_alive", json!(c))));
     }
 
     /// What is refused, and must not be quoted in a log on the way.
     fn malformed(&mut self) {
-        let refused = Fate::Refused;
+        let refused = Fate::Recorded;
         for (name, path) in [("chat", "/v1/chat/completions"), ("messages", "/v1/messages"), ("native", "/api/chat")] {
             let model = if path.starts_with("/v1/") { "local/tiny" } else { "tiny" };
             self.post_text(&format!("{name}: no JSON"), path, refused, |c| c.to_owned());
@@ -264,8 +264,8 @@ impl Maker<'_> {
         };
         let chat = |_: &Canary| "POST /v1/chat/completions".to_owned();
         let none = |_: &Canary| String::new();
-        let recorded = Fate::Refused;
-        for name in ["x-note", "user-agent", "cookie", "traceparent", "idempotency-key", "openai-organization", "anthropic-beta", "x-forwarded-for", "referer", "accept"] {
+        let recorded = Fate::Recorded;
+        for name in ["x-note", "user-agent", "cookie", "traceparent", "idempotency-key", "openai-organization", "anthropic-beta", "x-forwarded-for", "x-forwarded-host", "referer", "accept"] {
             head(&format!("header {name}"), recorded, &chat, &|c| format!("{name}: {c}\r\n"));
         }
         head("header's name", recorded, &chat, &|c| format!("x-{c}: 1\r\n"));
@@ -275,7 +275,6 @@ impl Maker<'_> {
         head("path", Fate::Outside, &|c| format!("POST /v1/{c}"), &none);
         head("path of Ollama's that is not offered", Fate::Outside, &|c| format!("POST /api/blobs/{c}"), &none);
         head("method", Fate::Outside, &|c| format!("{c} /v1/models"), &none);
-        head("host", recorded, &chat, &|c| format!("x-forwarded-host: {c}\r\n"));
         head("version", Fate::Outside, &|c| format!("GET /healthz HTTP/{c}"), &none);
         head("line that is no header", Fate::Outside, &chat, &|c| format!("{c}\r\n"));
         head("head that is too large", Fate::Outside, &chat, &|c| format!("x-note: {}\r\n", c.as_str().repeat(2_000)));
