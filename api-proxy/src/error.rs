@@ -166,7 +166,7 @@ impl ProxyError {
         let content = Content::from(Bytes::from(self.json(dialect, request)));
         let mut response = head::response(self.status(), request, ProxyBody::whole(content));
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CONTENT_TYPE, head::json(dialect));
         headers.insert(ERROR, HeaderValue::from_static(self.code()));
         if self.status() == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -162,7 +162,7 @@ impl Forwarded {
                 entry.note_status(StatusCode::OK);
                 entry.settle(RecordOutcome::Complete, None);
                 let mut response = head::response(StatusCode::OK, request, ProxyBody::whole(content));
-                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                response.headers_mut().insert(CONTENT_TYPE, head::json(dialect));
                 response
             }
             Self::Relayed { device, status, content_type, manners, source } => {

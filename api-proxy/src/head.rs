@@ -4,7 +4,7 @@ use http::{
     HeaderName, HeaderValue, Response, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE},
 };
-use wire::{DeviceId, RequestId};
+use wire::{DeviceId, RequestId, relay::Dialect};
 
 use crate::body::ProxyBody;
 
@@ -44,4 +44,12 @@ pub(crate) fn relayed(
 #[expect(clippy::expect_used, reason = "an id's text is ASCII")]
 fn ascii(id: &str) -> HeaderValue {
     HeaderValue::from_str(id).expect("ids are ASCII")
+}
+
+/// The content type of JSON that the proxy itself writes: as Ollama says it where Ollama's clients listen, plain elsewhere.
+pub(crate) const fn json(dialect: Dialect) -> HeaderValue {
+    match dialect {
+        Dialect::Ollama => HeaderValue::from_static("application/json; charset=utf-8"),
+        Dialect::Openai | Dialect::Anthropic => HeaderValue::from_static("application/json"),
+    }
 }

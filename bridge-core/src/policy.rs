@@ -86,7 +86,7 @@ impl Policy {
         // The upper ends are far above any workstation; they keep sums and timers from overflowing and a slip of the finger from
         // becoming an open door.
         let numbers: [(&'static str, u64, RangeInclusive<u64>); 7] = [
-            ("max_concurrent", self.max_concurrent.into(), 1..=64),
+            ("max_concurrent", self.max_concurrent.into(), 1..=1024),
             ("max_queued", self.max_queued.into(), 0..=1024),
             ("num_ctx", self.num_ctx.into(), 256..=16_777_216),
             ("num_predict", self.num_predict.into(), 1..=16_777_216),
@@ -521,7 +521,7 @@ yield_gpu_percent = 30
     #[test]
     fn numbers_out_of_range_name_their_field() {
         for (text, field, min, max) in [
-            ("max_concurrent = 0", "max_concurrent", 1, 64),
+            ("max_concurrent = 0", "max_concurrent", 1, 1024),
             ("max_queued = 1025", "max_queued", 0, 1024),
             ("num_ctx = 255", "num_ctx", 256, 16_777_216),
             ("num_predict = 0", "num_predict", 1, 16_777_216),

@@ -455,7 +455,11 @@ impl Drop for Told {
 async fn answer(request: Request<Incoming>, hung_up: std::sync::Arc<Notify>) -> Result<Answer, Infallible> {
     let path = request.uri().path().to_owned();
     let body = request.into_body().collect().await.unwrap().to_bytes();
-    let model = || serde_json::from_slice::<serde_json::Value>(&body).unwrap()["model"].as_str().unwrap().to_owned();
+    let model = || {
+        let asked: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        // Ollama takes both.
+        asked["model"].as_str().or(asked["name"].as_str()).unwrap().to_owned()
+    };
     let model_entry =
         |name: &str, remote: &str| format!(r#"{{"name":"{name}","model":"{name}","size":7,"digest":"d","details":{{}}{remote}}}"#);
     Ok(match path.as_str() {

@@ -1,6 +1,11 @@
 //! `1k4-lab`: parse, configure, build, run, map the result to an exit code.
 
-use std::{future::Future, io::Write, path::PathBuf, process::ExitCode};
+use std::{
+    future::Future,
+    io::{IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use anyhow::Context;
 use clap::Parser;
@@ -140,5 +145,6 @@ fn log_to_stderr() {
         .with_target("lab_server", tracing::Level::INFO)
         .with_target("api_proxy", tracing::Level::INFO)
         .with_target("wire", tracing::Level::INFO);
-    tracing_subscriber::registry().with(ours).with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr)).init();
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    tracing_subscriber::registry().with(ours).with(lines).init();
 }

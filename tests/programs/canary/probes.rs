@@ -134,18 +134,31 @@ impl Maker<'_> {
                 {"role": "tool", "tool_call_id": "call_1", "content": result}])
         };
         let arrives = Fate::Arrives;
-        self.post("system", CHAT, arrives, |c| chat(json!([{"role": "system", "content": c}, {"role": "user", "content": "hello"}]), json!({})));
-        self.post("developer", CHAT, arrives, |c| chat(json!([{"role": "developer", "content": c}, {"role": "user", "content": "hello"}]), json!({})));
+        self.post("system", CHAT, arrives, |c| {
+            chat(json!([{"role": "system", "content": c}, {"role": "user", "content": "hello"}]), json!({}))
+        });
+        self.post("developer", CHAT, arrives, |c| {
+            chat(json!([{"role": "developer", "content": c}, {"role": "user", "content": "hello"}]), json!({}))
+        });
         self.post("assistant", CHAT, arrives, |c| {
             chat(json!([{"role": "user", "content": "hello"}, {"role": "assistant", "content": c}, {"role": "user", "content": "more"}]), json!({}))
         });
         self.post("tool definition", CHAT, arrives, |c| chat(user(), json!({"tools": tool("look", c, "where")})));
         self.post("function name, said back", CHAT, arrives, |c| chat(user(), json!({"tools": tool(c, "looks", "where")})));
-        self.post("function name, streamed", CHAT, arrives, |c| chat(user(), json!({"stream": true, "tools": tool(c, "looks", "where")})));
+        self.post("function name, streamed", CHAT, arrives, |c| {
+            chat(user(), json!({"stream": true, "tools": tool(c, "looks", "where")}))
+        });
         self.post("tool parameter, said back", CHAT, arrives, |c| chat(user(), json!({"tools": tool("look", "looks", c)})));
-        self.post("tool choice", CHAT, arrives, |c| chat(user(), json!({"tools": tool("look", "looks", "where"), "tool_choice": {"type": "function", "function": {"name": c}}})));
+        self.post("tool choice", CHAT, arrives, |c| {
+            chat(
+                user(),
+                json!({"tools": tool("look", "looks", "where"), "tool_choice": {"type": "function", "function": {"name": c}}}),
+            )
+        });
         self.post("tool call's name", CHAT, arrives, |c| chat(called(c, "{}", "done"), json!({})));
-        self.post("tool call's arguments", CHAT, arrives, |c| chat(called("look", &json!({"where": c}).to_string(), "done"), json!({})));
+        self.post("tool call's arguments", CHAT, arrives, |c| {
+            chat(called("look", &json!({"where": c}).to_string(), "done"), json!({}))
+        });
         self.post("tool call's result", CHAT, arrives, |c| chat(called("look", "{}", c), json!({})));
         self.post("image as base64", CHAT, arrives, |c| {
             let image = format!("data:image/png;base64,{c}");
@@ -159,14 +172,36 @@ impl Maker<'_> {
             let schema = json!({"type": "object", "properties": {c: {"type": "string"}}, "required": [c]});
             chat(user(), json!({"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}}))
         });
-        self.post("name of a message's author", CHAT, arrives, |c| chat(json!([{"role": "user", "name": c, "content": "hello"}]), json!({})));
+        self.post("name of a message's author", CHAT, arrives, |c| {
+            chat(json!([{"role": "user", "name": c, "content": "hello"}]), json!({}))
+        });
         self.post("role that there is not", CHAT, arrives, |c| chat(json!([{"role": c, "content": "hello"}]), json!({})));
         self.post("unknown field", CHAT, arrives, |c| chat(user(), json!({c: 1})));
         self.post("a suffix", "/v1/completions", arrives, |c| json!({"model": "local/tiny", "prompt": "hello", "suffix": c}));
-        self.post("instructions", "/v1/responses", arrives, |c| json!({"model": "local/tiny", "input": "hello", "instructions": c}));
-        self.post("an item of the input", "/v1/responses", arrives, |c| json!({"model": "local/tiny", "input": [{"role": "user", "content": c}]}));
-        self.post("an item that Ollama quotes in its refusal", "/v1/responses", arrives, |c| json!({"model": "local/tiny", "input": [{"type": c}]}));
-        self.post("encoding that Ollama quotes in its refusal", "/v1/embeddings", arrives, |c| json!({"model": "local/embed", "input": "x", "encoding_format": c}));
+        self.post(
+            "instructions",
+            "/v1/responses",
+            arrives,
+            |c| json!({"model": "local/tiny", "input": "hello", "instructions": c}),
+        );
+        self.post(
+            "an item of the input",
+            "/v1/responses",
+            arrives,
+            |c| json!({"model": "local/tiny", "input": [{"role": "user", "content": c}]}),
+        );
+        self.post(
+            "an item that Ollama quotes in its refusal",
+            "/v1/responses",
+            arrives,
+            |c| json!({"model": "local/tiny", "input": [{"type": c}]}),
+        );
+        self.post(
+            "encoding that Ollama quotes in its refusal",
+            "/v1/embeddings",
+            arrives,
+            |c| json!({"model": "local/embed", "input": "x", "encoding_format": c}),
+        );
     }
 
     fn anthropic(&mut self) {
@@ -180,10 +215,17 @@ impl Maker<'_> {
         let arrives = Fate::Arrives;
         self.post("messages: system", MESSAGES, arrives, |c| ask(user(), ("system", json!(c))));
         self.post("messages: system blocks", MESSAGES, arrives, |c| ask(user(), ("system", json!([{"type": "text", "text": c}]))));
-        self.post("messages: block", MESSAGES, arrives, |c| ask(json!([{"role": "user", "content": [{"type": "text", "text": c}]}]), ("stream", json!(true))));
+        self.post("messages: block", MESSAGES, arrives, |c| {
+            ask(json!([{"role": "user", "content": [{"type": "text", "text": c}]}]), ("stream", json!(true)))
+        });
         self.post("messages: user id", MESSAGES, arrives, |c| ask(user(), ("metadata", json!({"user_id": c}))));
         self.post("messages: stop sequence", MESSAGES, arrives, |c| ask(user(), ("stop_sequences", json!([c]))));
-        self.post("messages: tool", MESSAGES, arrives, |c| ask(user(), ("tools", json!([{"name": c, "description": "looks", "input_schema": {"type": "object", "properties": {}}}]))));
+        self.post("messages: tool", MESSAGES, arrives, |c| {
+            ask(
+                user(),
+                ("tools", json!([{"name": c, "description": "looks", "input_schema": {"type": "object", "properties": {}}}])),
+            )
+        });
         self.post("messages: input and result of a tool", MESSAGES, arrives, |c| {
             let messages = json!([{"role": "user", "content": "hello"},
                 {"role": "assistant", "content": [{"type": "tool_use", "id": "toolu_1", "name": "look", "input": {"where": c}}]},
@@ -191,7 +233,10 @@ impl Maker<'_> {
             ask(messages, ("stream", json!(true)))
         });
         self.post("messages: image source that Ollama quotes", MESSAGES, arrives, |c| {
-            ask(json!([{"role": "user", "content": [{"type": "image", "source": {"type": c, "data": ""}}]}]), ("stream", json!(false)))
+            ask(
+                json!([{"role": "user", "content": [{"type": "image", "source": {"type": c, "data": ""}}]}]),
+                ("stream", json!(false)),
+            )
         });
     }
 
@@ -206,12 +251,22 @@ impl Maker<'_> {
         self.post("option's value", CHAT, arrives, |c| chat(("options", json!({"stop": [c]}))));
         self.post("thinking that Ollama quotes in its refusal", CHAT, arrives, |c| chat(("think", json!(c))));
         self.post("format", CHAT, arrives, |c| chat(("format", json!({"type": "object", "properties": {"x": {"const": c}}}))));
-        self.post("image", CHAT, arrives, |c| json!({"model": "seer", "messages": [{"role": "user", "content": "hello", "images": [c]}]}));
+        self.post(
+            "image",
+            CHAT,
+            arrives,
+            |c| json!({"model": "seer", "messages": [{"role": "user", "content": "hello", "images": [c]}]}),
+        );
         self.post("earlier thoughts", CHAT, arrives, |c| {
             json!({"model": "thinker", "messages": [{"role": "assistant", "content": "x", "thinking": c}, {"role": "user", "content": "hello"}]})
         });
-        for field in ["system", "template", "suffix"] {
-            self.post(&format!("generate: {field}"), "/api/generate", arrives, |c| json!({"model": "tiny", "prompt": "hello", field: c}));
+        for (field, fate) in [("system", arrives), ("suffix", arrives), ("template", Fate::Recorded)] {
+            self.post(
+                &format!("generate: {field}"),
+                "/api/generate",
+                fate,
+                |c| json!({"model": "tiny", "prompt": "hello", field: c}),
+            );
         }
         self.post("name to show", "/api/show", Fate::Recorded, |c| json!({"model": c}));
         self.post("keep_alive", CHAT, Fate::Recorded, |c| chat(("keep_alive", json!(c))));
@@ -229,25 +284,59 @@ impl Maker<'_> {
             self.post_text(&format!("{name}: a comma too many"), path, refused, |c| {
                 format!(r#"{{"model": "{model}", "messages": [{{"role": "user", "content": "{c}"}}],}}"#)
             });
-            self.post_text(&format!("{name}: no UTF-8 escape"), path, refused, |c| format!(r#"{{"model": "{model}", "x": "{c}\q"}}"#));
+            self.post_text(&format!("{name}: no UTF-8 escape"), path, refused, |c| {
+                format!(r#"{{"model": "{model}", "x": "{c}\q"}}"#)
+            });
             self.post(&format!("{name}: model of a wrong type"), path, refused, |c| json!({"model": {"name": c}}));
-            self.post(&format!("{name}: stream of a wrong type"), path, refused, |c| json!({"model": model, "stream": c, "messages": []}));
-            self.post(&format!("{name}: key in another case"), path, refused, |c| json!({"model": model, "MODEL": c, "messages": []}));
-            self.post_text(&format!("{name}: key twice"), path, refused, |c| format!(r#"{{"model": "{model}", "model": "{c}", "messages": []}}"#));
+            self.post(
+                &format!("{name}: stream of a wrong type"),
+                path,
+                refused,
+                |c| json!({"model": model, "stream": c, "messages": []}),
+            );
+            self.post(
+                &format!("{name}: key in another case"),
+                path,
+                refused,
+                |c| json!({"model": model, "MODEL": c, "messages": []}),
+            );
+            self.post_text(&format!("{name}: key twice"), path, refused, |c| {
+                format!(r#"{{"model": "{model}", "model": "{c}", "messages": []}}"#)
+            });
             self.post(&format!("{name}: an array"), path, refused, |c| json!([c]));
             self.post(&format!("{name}: unknown model"), path, refused, |c| question(path, c, "hello", true));
-            self.post(&format!("{name}: unknown workstation"), path, refused, |c| {
-                json!({"model": format!("local@{c}/tiny"), "messages": [{"role": "user", "content": "hello"}]})
+            self.post(
+                &format!("{name}: unknown workstation"),
+                path,
+                refused,
+                |c| json!({"model": format!("local@{c}/tiny"), "messages": [{"role": "user", "content": "hello"}]}),
+            );
+            self.post(&format!("{name}: model with a wrong letter"), path, refused, |c| {
+                question(path, &format!("{c} x"), "hello", true)
             });
-            self.post(&format!("{name}: model with a wrong letter"), path, refused, |c| question(path, &format!("{c} x"), "hello", true));
-            self.post(&format!("{name}: model of the vendor's"), path, refused, |c| question(path, &format!("{c}:cloud"), "hello", true));
+            self.post(&format!("{name}: model of the vendor's"), path, refused, |c| {
+                question(path, &format!("{c}:cloud"), "hello", true)
+            });
         }
-        self.post("messages of a wrong type", "/v1/chat/completions", Fate::Arrives, |c| json!({"model": "local/tiny", "messages": c}));
-        self.post("a number of a wrong type", "/v1/chat/completions", refused, |c| {
-            json!({"model": "local/tiny", "max_tokens": c, "messages": [{"role": "user", "content": "hello"}]})
-        });
+        self.post(
+            "messages of a wrong type",
+            "/v1/chat/completions",
+            Fate::Arrives,
+            |c| json!({"model": "local/tiny", "messages": c}),
+        );
+        self.post(
+            "a number of a wrong type",
+            "/v1/chat/completions",
+            refused,
+            |c| json!({"model": "local/tiny", "max_tokens": c, "messages": [{"role": "user", "content": "hello"}]}),
+        );
         self.post("options of a wrong type", "/api/chat", refused, |c| json!({"model": "tiny", "options": c, "messages": []}));
-        self.post("options twice in two cases", "/api/chat", refused, |c| json!({"model": "tiny", "options": {}, "Options": {"stop": c}, "messages": []}));
+        self.post(
+            "options twice in two cases",
+            "/api/chat",
+            refused,
+            |c| json!({"model": "tiny", "options": {}, "Options": {"stop": c}, "messages": []}),
+        );
         self.post_text("too large a body", "/v1/chat/completions", refused, |c| {
             let words = format!("{c} ").repeat((33 << 20) / 33);
             question("/v1/chat/completions", "tiny", &words, true).to_string()
@@ -265,12 +354,24 @@ impl Maker<'_> {
         let chat = |_: &Canary| "POST /v1/chat/completions".to_owned();
         let none = |_: &Canary| String::new();
         let recorded = Fate::Recorded;
-        for name in ["x-note", "user-agent", "cookie", "traceparent", "idempotency-key", "openai-organization", "anthropic-beta", "x-forwarded-for", "x-forwarded-host", "referer", "accept"] {
+        for name in [
+            "x-note",
+            "user-agent",
+            "cookie",
+            "traceparent",
+            "idempotency-key",
+            "openai-organization",
+            "anthropic-beta",
+            "x-forwarded-for",
+            "x-forwarded-host",
+            "referer",
+            "accept",
+        ] {
             head(&format!("header {name}"), recorded, &chat, &|c| format!("{name}: {c}\r\n"));
         }
         head("header's name", recorded, &chat, &|c| format!("x-{c}: 1\r\n"));
         head("query", recorded, &|c| format!("POST /v1/chat/completions?note={c}"), &none);
-        head("query of a list", recorded, &|c| format!("GET /v1/models?note={c}"), &none);
+        head("query of a list", recorded, &|c| format!("GET /api/tags?note={c}"), &none);
         head("model in the path", recorded, &|c| format!("GET /v1/models/local/{c}"), &none);
         head("path", Fate::Outside, &|c| format!("POST /v1/{c}"), &none);
         head("path of Ollama's that is not offered", Fate::Outside, &|c| format!("POST /api/blobs/{c}"), &none);
@@ -291,9 +392,15 @@ impl Maker<'_> {
         key("key as a password", &|c| format!("authorization: Basic {c}\r\n"));
         key("two keys", &|c| format!("authorization: Bearer {c}\r\nx-api-key: x{c}\r\n"));
         self.add("prompt without a key", Fate::Outside, |c| {
-            request("POST /v1/chat/completions", "", question("/v1/chat/completions", "tiny", c.as_str(), true).to_string().as_bytes())
+            request(
+                "POST /v1/chat/completions",
+                "",
+                question("/v1/chat/completions", "tiny", c.as_str(), true).to_string().as_bytes(),
+            )
         });
-        self.add("key in the query", Fate::Outside, |c| request(&format!("POST /v1/chat/completions?api_key={c}"), "", hello.as_bytes()));
+        self.add("key in the query", Fate::Outside, |c| {
+            request(&format!("POST /v1/chat/completions?api_key={c}"), "", hello.as_bytes())
+        });
     }
 
     /// Where pairing takes text: what is no name of a workstation is kept nowhere either.
@@ -310,12 +417,18 @@ impl Maker<'_> {
         self.add("page: key", outside, |c| post("/pair/review", form, format!("code=BBBB-BBBB&key={c}")));
         self.add("page: ticket", outside, |c| post("/pair/decide", form, format!("ticket={c}&decision=approve")));
         self.add("page: field", outside, |c| post("/pair/decide", form, format!("{c}=1")));
-        self.add("device code", outside, |c| post("/bridge/v1/token", "", json!({"device_code": c.as_str(), "signature": "00"}).to_string()));
-        self.add("signature", outside, |c| post("/bridge/v1/token", "", json!({"device_code": "00", "signature": c.as_str()}).to_string()));
+        self.add("device code", outside, |c| {
+            post("/bridge/v1/token", "", json!({"device_code": c.as_str(), "signature": "00"}).to_string())
+        });
+        self.add("signature", outside, |c| {
+            post("/bridge/v1/token", "", json!({"device_code": "00", "signature": c.as_str()}).to_string())
+        });
         self.add("public key", outside, |c| {
             let body = json!({"public_key": c.as_str(), "hostname": "x", "os": "x", "version": "x"});
             post("/bridge/v1/device_authorization", "", body.to_string())
         });
-        self.add("field of a pairing", outside, |c| post("/bridge/v1/device_authorization", "", json!({c.as_str(): 1}).to_string()));
+        self.add("field of a pairing", outside, |c| {
+            post("/bridge/v1/device_authorization", "", json!({c.as_str(): 1}).to_string())
+        });
     }
 }

@@ -142,7 +142,7 @@ impl Pull {
 
     /// Settles an event that is the end; says whether it was.
     fn end(&mut self, kind: Kind) -> bool {
-        if kind == Kind::Success && self.shared.model(&self.model).is_none() {
+        if kind == Kind::Success {
             self.shared.store().add(Model::new(&self.model));
         }
         if kind != Kind::Progress {
