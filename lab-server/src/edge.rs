@@ -8,6 +8,7 @@
 pub mod certificate;
 mod clock;
 mod headers;
+mod pace;
 pub mod peer;
 
 use std::{convert::Infallible, future::Future, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
@@ -28,6 +29,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_service::Service;
 
 use clock::{Clock, Clocked};
+use pace::Paced;
 use peer::{Peer, Place, Places};
 
 /// The edge's limits. They are constants of the program (SECURITY 4.11); a test may have shorter ones.
@@ -197,7 +199,7 @@ async fn answer(
 ) -> Result<Response<clock::Running>, Infallible> {
     let running = clock.request_began();
     request.extensions_mut().insert(peer);
-    let mut response = router.call(request.map(Body::new)).await?;
+    let mut response = router.call(request.map(|body| Body::from(Paced::new(body)))).await?;
     headers::secure(response.headers_mut());
     Ok(response.map(|body| running.until_sent(body)))
 }

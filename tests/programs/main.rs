@@ -5,5 +5,6 @@
 #![cfg(unix)]
 
 mod canary;
+mod network;
 mod pairing;
 mod sleep;
