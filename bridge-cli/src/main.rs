@@ -31,6 +31,11 @@ use failure::Failure;
 use output::Output;
 
 fn main() -> ExitCode {
+    // A panic's message may hold what the program was working on; its place says enough.
+    std::panic::set_hook(Box::new(|panic| match panic.location() {
+        Some(place) => eprintln!("1k4-bridge: a part failed at {place}; please report this line"),
+        None => eprintln!("1k4-bridge: a part failed; please report this"),
+    }));
     let cli = Cli::parse();
     let output = Output::new(cli.global.json);
     match carry_out(cli, output) {

@@ -86,6 +86,7 @@ async fn run(command: Command, config: Config) -> anyhow::Result<()> {
 
 async fn serve(config: Config, json: bool) -> anyhow::Result<()> {
     log_to_stderr();
+    keep_memory_private();
     let listener = tokio::net::TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on {}; is another program there?", config.listen))?;
@@ -109,6 +110,21 @@ fn announce(addr: std::net::SocketAddr, origin: &str, ca_file: Option<PathBuf>, 
     }
     out.flush()
 }
+
+/// Prompts pass through this process: no core dump, and no reading of its memory by its user's other programs.
+#[cfg(target_os = "linux")]
+fn keep_memory_private() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+
+    let limited = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    if limited.and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable)).is_err() {
+        tracing::warn!("the system does not let this process forbid core dumps");
+    }
+}
+
+/// Elsewhere the Lab is run to be tried out.
+#[cfg(not(target_os = "linux"))]
+fn keep_memory_private() {}
 
 async fn migrated(config: &Config) -> anyhow::Result<Store> {
     let store = Store::open(&config.database).await?;

@@ -6,7 +6,9 @@ use std::{
 };
 
 use crate::{
-    clients, home, packages,
+    clients,
+    home::{self, Profile, Programs},
+    packages,
     tally::{self, Counts, Tally},
 };
 
@@ -29,6 +31,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         check_form(&mut tally, args.full);
     }
     tally.step("Rust tests", || tally::counted(&mut rust_tests(args), tally::libtest));
+    tally.step("release programs", || {
+        Programs::build(Profile::Release)?;
+        tally::counted(&mut programs_tests(args), tally::libtest)
+    });
+    if args.full {
+        tally.step("long journeys", || tally::counted(&mut long_journeys(), tally::libtest));
+    }
     clients::check(&mut tally, args.filter.as_deref());
     Ok(if tally.conclude() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -50,9 +59,25 @@ fn check_form(tally: &mut Tally, full: bool) {
 fn rust_tests(args: &Args) -> Command {
     let mut cargo = home::cargo();
     cargo.args(["test", "--workspace", "--no-fail-fast"]).args(&args.filter);
-    if args.full {
-        cargo.args(["--", "--include-ignored"]);
+    cargo
+}
+
+/// What is true of the shipped programs only: no trace of a prompt, no listener, sleep, other networks.
+fn programs_tests(args: &Args) -> Command {
+    let mut cargo = home::cargo();
+    cargo.args(["test", "--package", "journeys", "--test", "programs", "--"]).args(&args.filter).arg("--ignored");
+    // They measure times and stop processes; side by side they would measure each other.
+    cargo.args(["--test-threads", "1"]);
+    if !args.full {
+        cargo.args(["--skip", "full_"]);
     }
+    cargo
+}
+
+/// Thousands of streams and tens of thousands of cuts.
+fn long_journeys() -> Command {
+    let mut cargo = home::cargo();
+    cargo.args(["test", "--package", "journeys", "--test", "journeys", "--", "--ignored", "full_", "--test-threads", "1"]);
     cargo
 }
 
