@@ -148,6 +148,14 @@ impl AnswerSender {
         self.0.send(part).await.map_err(|_| HungUp)
     }
 
+    /// Waits until there is room for a part, and keeps it free. Giving up meanwhile loses nothing.
+    ///
+    /// # Errors
+    /// When the caller has hung up.
+    pub async fn room(&self) -> Result<mpsc::Permit<'_, Part>, HungUp> {
+        self.0.reserve().await.map_err(|_| HungUp)
+    }
+
     /// Ready when the caller has hung up.
     pub async fn closed(&self) {
         self.0.closed().await;

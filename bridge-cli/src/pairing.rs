@@ -92,7 +92,7 @@ pub(crate) async fn login(config: &Config, lab: &Origin, output: Output) -> Resu
         "bridge_is_running": is_running,
     });
     output.print(&answer, |ink, _| {
-        let done = ink.paint(Tone::Good, format_args!("Paired with {lab} for {}.", paired.owner));
+        let done = ink.paint(Tone::Good, format_args!("Paired with {lab} for {}.", printable(&paired.owner)));
         if is_running {
             let now = if config.told == Told::default() {
                 "The running bridge dials now; `1k4-bridge status` shows it."
@@ -118,6 +118,11 @@ pub(crate) async fn logout(config: &Config, output: Output) -> Result<(), Failur
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// A Lab's text as a terminal may be given it: escape sequences could repaint the words that are to be compared.
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
 /// What there was before an attempt, so that one that comes to nothing leaves nothing.
@@ -160,8 +165,8 @@ fn show_code(pending: &PendingLogin, output: Output) -> Result<(), Failure> {
     output.print(&answer, |ink, _| {
         format!(
             "\nOpen   {}\nEnter  {}\nCheck  that the page shows the words  {}\n",
-            ink.paint(Tone::Strong, &grant.verification_uri),
-            large(ink, &grant.user_code),
+            ink.paint(Tone::Strong, printable(&grant.verification_uri)),
+            large(ink, &printable(&grant.user_code)),
             ink.paint(Tone::Strong, &fingerprint),
         )
     })

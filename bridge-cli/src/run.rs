@@ -14,8 +14,8 @@ use tracing_subscriber::{Layer, filter::LevelFilter, layer::SubscriberExt, util:
 
 use crate::{exit::Exit, failure::Failure, service_manager, signal, status::headline};
 
-/// How long running requests may take to end once the bridge was asked to stop. Below systemd's own 90 s by far.
-const DRAIN: Duration = Duration::from_secs(10);
+/// How long stopping may take in all; the core gives running requests ten seconds of it. Below systemd's own 90 s by far.
+const DRAIN: Duration = Duration::from_secs(15);
 
 /// `run`
 #[derive(Debug, Args)]

@@ -26,12 +26,10 @@ use crate::{
     ollama::{self, Inventory, Ollama, Runs},
     policy::{InvalidPolicy, Policy},
     relay::Relays,
-    shared::{Paused, Shared},
+    shared::{self, Paused, Shared},
     status::{Activity, LinkState, Pause, Status, now_ms},
 };
 
-/// How often graphics processors are looked at.
-const GPU_EVERY: Duration = Duration::from_secs(5);
 /// The status is composed at most this often: ten thousand relays a second are one change to whoever looks.
 const COMPOSE_PAUSE: Duration = Duration::from_millis(50);
 /// A pause that runs out and quiet hours that begin are noticed within this.
@@ -137,6 +135,7 @@ impl Bridge {
                 inventory,
                 wake: Notify::new(),
                 paused: Mutex::new(None),
+                worked: Mutex::new(None),
                 stop: CancellationToken::new(),
                 tasks: TaskTracker::new(),
             }
@@ -236,7 +235,8 @@ impl Handle {
         self.shared.set_paused(Some(Paused { until_ms: None }));
         let mut changes = self.shared.relays.changes();
         let idle = async {
-            while self.shared.relays.is_busy() {
+            // Until the Lab has the last byte: an answer that is finished here is not delivered yet.
+            while self.shared.relays.is_wanted() {
                 // The sender lives as long as the relays.
                 let _ = changes.changed().await;
             }
@@ -258,12 +258,13 @@ async fn watch_the_clock(shared: Arc<Shared>) {
     let mut tick = tokio::time::interval(CLOCK_EVERY);
     loop {
         tick.tick().await;
+        shared.note_work();
         shared.refresh_pause();
     }
 }
 
 async fn look_at_gpus(shared: Arc<Shared>, driver: Gpus) {
-    let mut tick = tokio::time::interval(GPU_EVERY);
+    let mut tick = tokio::time::interval(shared::GPU_EVERY);
     loop {
         tick.tick().await;
         let found = driver.read().await;

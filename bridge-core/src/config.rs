@@ -588,7 +588,7 @@ mod tests {
         let home = Home::new();
         assert_eq!(home.load(&[]).err(), Some(ConfigError::File { file: home.config(), kind: io::ErrorKind::NotFound }));
         home.write("[policy]\nmax_concurrent = 0\n");
-        let error = InvalidPolicy { field: "max_concurrent", min: 1, max: 64 };
+        let error = InvalidPolicy { field: "max_concurrent", min: 1, max: 1024 };
         assert_eq!(home.load(&[]).err(), Some(ConfigError::Policy { file: home.config(), error }));
         home.write("");
         let message = InvalidOrigin::Http.to_string();

@@ -39,6 +39,8 @@ use crate::{config::Origin, status::now_ms};
 const CONNECT_LIMIT: Duration = Duration::from_secs(20);
 const DNS_LIMIT: Duration = Duration::from_secs(5);
 const STEP_LIMIT: Duration = Duration::from_secs(10);
+/// One address of several. A SYN that was lost is sent again after one second and after three.
+const ADDRESS_LIMIT: Duration = Duration::from_secs(4);
 /// The answers of the pairing endpoints are a few hundred bytes.
 const MAX_ANSWER: usize = 64 << 10;
 
@@ -344,12 +346,20 @@ async fn tcp(host: &str, port: u16) -> Result<TcpStream, DialError> {
     })
     .await?;
     let failed = |kind| DialError::Tcp { host: host.to_owned(), port, kind };
-    limited(STEP_LIMIT, "TCP", async {
-        let stream = TcpStream::connect(&addresses[..]).await.map_err(|error| failed(error.kind()))?;
-        stream.set_nodelay(true).map_err(|error| failed(error.kind()))?;
-        Ok(stream)
-    })
-    .await
+    let mut last = DialError::TimedOut { step: "TCP" };
+    // One after the other, each with a limit of its own: an address that swallows everything must not hide the next one.
+    for address in addresses {
+        let connected = limited(ADDRESS_LIMIT, "TCP", async {
+            let stream = TcpStream::connect(address).await.map_err(|error| failed(error.kind()))?;
+            stream.set_nodelay(true).map_err(|error| failed(error.kind()))?;
+            Ok(stream)
+        });
+        match connected.await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 /// HTTP/1.1 to WebSocket.

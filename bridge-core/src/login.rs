@@ -96,8 +96,9 @@ impl PendingLogin {
     /// # Errors
     /// When it is declined or expires, or the pairing cannot be kept. A network that fails in between is waited for.
     pub async fn wait(self) -> Result<Paired, LoginError> {
-        let mut interval = Duration::from_secs(self.grant.interval);
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(self.grant.expires_in);
+        // The Lab's numbers, within reason.
+        let mut interval = Duration::from_secs(self.grant.interval.clamp(1, 60));
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(self.grant.expires_in.min(3600));
         loop {
             tokio::time::sleep(interval).await;
             if tokio::time::Instant::now() > deadline {

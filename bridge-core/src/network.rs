@@ -35,6 +35,11 @@ impl Network {
         Self { peer, source: peer.and_then(source_towards), looked: (Instant::now(), SystemTime::now()) }
     }
 
+    /// Nobody has looked for a while, for a good reason: what is late counts from now.
+    pub(crate) fn look_from_now(&mut self) {
+        self.looked = (Instant::now(), SystemTime::now());
+    }
+
     /// Waits for the next change.
     pub(crate) async fn changed(&mut self) -> NetworkChange {
         loop {

@@ -11,7 +11,7 @@ pub(crate) mod tap;
 mod turnstile;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, VecDeque, hash_map::Entry as Slot},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -19,7 +19,7 @@ use std::{
 
 use bytes::BytesMut;
 use futures_util::StreamExt;
-use tokio::sync::{SetOnce, broadcast, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SetOnce, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use wire::{
     ModelName, RelayId,
@@ -43,8 +43,15 @@ use crate::{
 
 /// A relay that says nothing for this long is told to the Lab as waiting or loading; quicker ones are not worth an event.
 const WORTH_TELLING: Duration = Duration::from_millis(250);
+/// How many ids are remembered that were cancelled before they were known.
+const UNWANTED: usize = 1024;
 /// How many finished relays the owner can look back on.
 const ACTIVITY: usize = 200;
+/// Bytes that all requests' bodies may take together, those that wait and those that run: several times the largest one. A Lab that
+/// sends more is told to come back, whatever the limits of the queue.
+const BODIES: usize = 128 << 20;
+/// The unit in which that is counted.
+const UNIT: usize = 1 << 10;
 /// When a full queue may have room again: a guess at one short answer.
 const QUEUE_RETRY_S: u64 = 5;
 
@@ -52,16 +59,23 @@ const QUEUE_RETRY_S: u64 = 5;
 pub(crate) struct Relays {
     table: Mutex<HashMap<RelayId, Arc<Relay>>>,
     turnstile: Turnstile,
+    bodies: Arc<Semaphore>,
     policy: watch::Receiver<Arc<Policy>>,
     pause: watch::Receiver<Pause>,
     ollama: Ollama,
     inventory: watch::Receiver<Arc<Inventory>>,
     events: broadcast::Sender<BridgeEvent>,
+    /// Ids that were cancelled before they were known, newest last.
+    unwanted: Mutex<VecDeque<RelayId>>,
     activity: Mutex<VecDeque<Activity>>,
     /// Counts changes, so that the status can be composed anew.
     changed: watch::Sender<u64>,
     resume_window: Duration,
 }
+
+/// The part of [`BODIES`] that one body takes; given back when it is dropped.
+#[derive(Default)]
+pub(crate) struct Room(Option<OwnedSemaphorePermit>);
 
 /// One relay.
 pub(crate) struct Relay {
@@ -104,11 +118,13 @@ impl Relays {
         Arc::new(Self {
             table: Mutex::default(),
             turnstile: Turnstile::new(slots),
+            bodies: Arc::new(Semaphore::new(BODIES / UNIT)),
             policy,
             pause,
             ollama,
             inventory,
             events: broadcast::Sender::new(256),
+            unwanted: Mutex::default(),
             activity: Mutex::default(),
             changed: watch::Sender::new(0),
             resume_window,
@@ -119,7 +135,13 @@ impl Relays {
     ///
     /// # Errors
     /// A [`Refusal`] when the owner's policy does not let it in. Ollama has then seen nothing of it.
-    pub(crate) fn start(self: &Arc<Self>, id: RelayId, operation: Operation, body: &[u8]) -> Result<Attachment, Refusal> {
+    pub(crate) fn start(
+        self: &Arc<Self>,
+        id: RelayId,
+        operation: Operation,
+        body: &[u8],
+        room: Room,
+    ) -> Result<Attachment, Refusal> {
         if let Some(relay) = self.find(id) {
             return relay.attach(0);
         }
@@ -135,13 +157,39 @@ impl Relays {
             ),
             retry_after_s: Some(QUEUE_RETRY_S),
         })?;
+        if self.unwanted.lock().unwrap_or_else(PoisonError::into_inner).contains(&id) {
+            return Err(unknown_relay());
+        }
         let relay = Arc::new(Relay::new(id, operation, guarded.model.clone()));
+        match self.lock_table().entry(id) {
+            // The same request on two links at once: the one that was first runs.
+            Slot::Occupied(first) => return first.get().attach(0),
+            Slot::Vacant(free) => free.insert(Arc::clone(&relay)),
+        };
         let attachment = relay.attach(0)?;
-        self.lock_table().insert(id, Arc::clone(&relay));
         self.mark_changed();
-        let running = Running { relays: Arc::clone(self), relay, policy };
+        let running = Running { relays: Arc::clone(self), relay, policy, _room: room };
         tokio::spawn(async move { running.run(entry, guarded).await });
         Ok(attachment)
+    }
+
+    /// Makes `room` hold `bytes` of a body.
+    ///
+    /// # Errors
+    /// When all bodies together are too large already.
+    pub(crate) fn make_room(&self, room: &mut Room, bytes: usize) -> Result<(), Refusal> {
+        let missing = bytes.div_ceil(UNIT).saturating_sub(room.0.as_ref().map_or(0, OwnedSemaphorePermit::num_permits));
+        let more = Arc::clone(&self.bodies).try_acquire_many_owned(u32::try_from(missing).unwrap_or(u32::MAX));
+        let more = more.map_err(|_| Refusal {
+            code: RefusalCode::QueueFull,
+            message: "the workstation holds as many large requests as it can; try again shortly".to_owned(),
+            retry_after_s: Some(QUEUE_RETRY_S),
+        })?;
+        match &mut room.0 {
+            Some(held) => held.merge(more),
+            None => room.0 = Some(more),
+        }
+        Ok(())
     }
 
     /// Reads a relay again from byte `from`.
@@ -152,9 +200,17 @@ impl Relays {
         self.find(id).ok_or_else(unknown_relay)?.attach(from)
     }
 
-    /// Ends a relay: Ollama's connection is dropped at once. Returns whether there was one to end.
+    /// Ends a relay: Ollama's connection is dropped at once. Returns whether there was one to end. One that is not known may be
+    /// on its way, its body still being read; it will not start.
     pub(crate) fn cancel(&self, id: RelayId) -> bool {
-        let Some(relay) = self.find(id) else { return false };
+        let Some(relay) = self.find(id) else {
+            let mut unwanted = self.unwanted.lock().unwrap_or_else(PoisonError::into_inner);
+            if unwanted.len() == UNWANTED {
+                unwanted.pop_front();
+            }
+            unwanted.push_back(id);
+            return false;
+        };
         relay.cancel.cancel();
         true
     }
@@ -313,10 +369,12 @@ impl Relay {
     }
 
     fn attach(self: &Arc<Self>, from: u64) -> Result<Attachment, Refusal> {
+        let mut alone_since = self.lock_alone();
         let reader = self.journal.read_from(from).map_err(|journal::OffsetGone| {
             Refusal::new(RefusalCode::OffsetGone, "those bytes of the answer are no longer held at the workstation")
         })?;
-        *self.lock_alone() = None;
+        *alone_since = None;
+        drop(alone_since);
         Ok(Attachment { relay: Arc::clone(self), reader })
     }
 
@@ -353,9 +411,10 @@ impl Attachment {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        // A newer reader that has taken over resets this when it attaches; being alone for a moment too long costs a second at most.
+        // Under the lock, so that a newer reader who attaches at this moment has the last word.
+        let mut alone_since = self.relay.lock_alone();
         if self.reader.is_newest() {
-            *self.relay.lock_alone() = Some(Instant::now());
+            *alone_since = Some(Instant::now());
         }
     }
 }
@@ -365,6 +424,7 @@ struct Running {
     relays: Arc<Relays>,
     relay: Arc<Relay>,
     policy: Arc<Policy>,
+    _room: Room,
 }
 
 impl Running {
@@ -418,8 +478,11 @@ impl Running {
             }
         };
         let status = response.status().as_u16();
-        if self.relay.operation == Operation::OllamaShow && status == 200 {
-            return self.copy_show(response).await;
+        match (self.relay.operation, status) {
+            (Operation::OllamaShow, 200) => return self.copy_show(response).await,
+            // Ollama's texts of what went wrong inside name files.
+            (Operation::OllamaShow, 500..) => return self.broken_show(Failure::OllamaError),
+            _ => {}
         }
         let tap = Tap::new(self.relay.operation, guarded.streamed, guarded.caller_wants_usage, status);
         let _ = self.relay.head.set(Head::Ollama { status, content_type: content_type(&response) });

@@ -34,7 +34,7 @@ use wire::{
 };
 
 use crate::{
-    relay::{Attachment, Head, Read},
+    relay::{Attachment, Head, Read, Room},
     shared::Shared,
 };
 
@@ -84,6 +84,8 @@ where
             .initial_connection_window_size(CONNECTION_WINDOW)
             .initial_stream_window_size(STREAM_WINDOW)
             .max_concurrent_streams(streams)
+            // Clients that complete as one types cancel by the dozen; the streams are bounded by the line above.
+            .max_pending_accept_reset_streams(streams as usize)
             .max_header_list_size(MAX_HEADERS)
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_TIMEOUT)
@@ -117,8 +119,8 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>, signals: mpsc::
     };
     let attachment = match asked {
         Asked::Control => return control::open(request.into_body(), shared, signals),
-        Asked::Start { id, operation } => match read_body(request).await {
-            Ok(body) => shared.relays.start(id, operation, &body),
+        Asked::Start { id, operation } => match read_body(request, &shared).await {
+            Ok((body, room)) => shared.relays.start(id, operation, &body, room),
             Err(refusal) => Err(refusal),
         },
         Asked::Resume { id, from } => shared.relays.resume(id, from),
@@ -177,8 +179,8 @@ impl Asked {
     }
 }
 
-/// Reads a request's body, at most [`MAX_BODY`] bytes of it.
-async fn read_body(request: Request<Incoming>) -> Result<Bytes, Refusal> {
+/// Reads a request's body, at most [`MAX_BODY`] bytes of it, and holds the room that it takes among all bodies.
+async fn read_body(request: Request<Incoming>, shared: &Shared) -> Result<(Bytes, Room), Refusal> {
     let too_large = || {
         let mib = MAX_BODY >> 20;
         Refusal::new(RefusalCode::TooLarge, format!("the request is larger than {mib} MiB; send fewer or smaller images"))
@@ -188,15 +190,17 @@ async fn read_body(request: Request<Incoming>) -> Result<Bytes, Refusal> {
         return Err(too_large());
     }
     let mut whole = BytesMut::new();
+    let mut room = Room::default();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Refusal::new(RefusalCode::InvalidBody, "the request was cut off"))?;
         let Ok(data) = frame.into_data() else { continue };
         if whole.len() + data.len() > MAX_BODY {
             return Err(too_large());
         }
+        shared.relays.make_room(&mut room, whole.len() + data.len())?;
         whole.extend_from_slice(&data);
     }
-    Ok(whole.freeze())
+    Ok((whole.freeze(), room))
 }
 
 fn relayed(status: u16, content_type: Option<HeaderValue>, attachment: Attachment) -> Response<Body> {

@@ -2,7 +2,10 @@
 //!
 //! Each value has one writer: the owner through the handle (policy, pause), the linker (link), the composer (snapshot, status).
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -15,6 +18,9 @@ use crate::{
     relay::Relays,
     status::{LinkState, Pause, Status, now_ms},
 };
+
+/// How often graphics processors are looked at.
+pub(crate) const GPU_EVERY: Duration = Duration::from_secs(5);
 
 /// What the parts share.
 pub(crate) struct Shared {
@@ -32,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) wake: Notify,
     /// The wish of the owner; quiet hours come on top of it.
     pub(crate) paused: Mutex<Option<Paused>>,
+    /// When a relay last ran.
+    pub(crate) worked: Mutex<Option<Instant>>,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }
@@ -75,10 +83,19 @@ impl Shared {
         self.refresh_pause();
     }
 
-    /// Whether somebody other than a relay keeps a graphics processor busy.
+    /// Notes whether a relay runs now.
+    pub(crate) fn note_work(&self) {
+        if self.relays.is_busy() {
+            *self.worked.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
+    }
+
+    /// Whether somebody other than a relay keeps a graphics processor busy. A reading may be one interval old, so those that may
+    /// have been taken while a relay ran say nothing.
     fn is_gpu_taken(&self, limit: u8) -> bool {
         let is_busy = |gpu: &Gpu| gpu.busy_percent.is_some_and(|busy| busy >= f32::from(limit));
-        !self.relays.is_busy() && self.gpus.borrow().iter().any(is_busy)
+        let worked = *self.worked.lock().unwrap_or_else(PoisonError::into_inner);
+        worked.is_none_or(|worked| worked.elapsed() > 2 * GPU_EVERY) && self.gpus.borrow().iter().any(is_busy)
     }
 
     /// Works out whether work is taken at this moment.

@@ -104,6 +104,7 @@ pub async fn serve(
     };
     let door = Arc::new(door);
     let connections = TaskTracker::new();
+    let ending = CancellationToken::new();
     let mut shutdown = pin!(shutdown);
     loop {
         tokio::select! {
@@ -113,7 +114,8 @@ pub async fn serve(
                 Ok((tcp, address)) => {
                     // Without a place the connection is dropped: an answer would cost more than it tells.
                     if let Some(place) = door.places.take(address.ip()) {
-                        connections.spawn(door.clone().admit(tcp, address, place));
+                        let connection = door.clone().admit(tcp, address, place);
+                        connections.spawn(ending.clone().run_until_cancelled_owned(connection));
                     }
                 }
                 Err(error) => {
@@ -127,7 +129,10 @@ pub async fn serve(
     door.closing.cancel();
     connections.close();
     if tokio::time::timeout(limits.drain, connections.wait()).await.is_err() {
-        tracing::warn!(connections = connections.len(), "left connections that did not end in time");
+        tracing::warn!(connections = connections.len(), "ending connections that did not end in time");
+        // Ended and waited for, so that each leaves its record before the store closes.
+        ending.cancel();
+        connections.wait().await;
     }
 }
 

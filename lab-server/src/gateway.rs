@@ -10,6 +10,7 @@ mod registry;
 mod relay;
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -24,6 +25,9 @@ use wire::{DeviceId, UserId, hello::LINK_PATH};
 
 use self::registry::Registry;
 use crate::{config::Origin, store::Store};
+
+/// How soon the database is asked again for the devices that were revoked, when it failed.
+const RETRY: Duration = Duration::from_millis(250);
 
 /// Holds the links of all workstations.
 pub struct Gateway {
@@ -49,14 +53,20 @@ impl Gateway {
     /// Makes known every paired device, and from then on ends the links of those that are revoked. Runs as long as the Lab.
     pub async fn follow_revocations(self: Arc<Self>, mut epochs: watch::Receiver<u64>) {
         loop {
+            // Before the database is asked: a device that is paired and linked meanwhile is not missing from its answer.
+            let known = self.registry.known();
             match self.store.active_devices().await {
                 Ok(devices) => {
-                    let gone: Vec<_> =
-                        self.registry.known().into_iter().filter(|known| !devices.iter().any(|d| d.id == *known)).collect();
+                    let active: HashSet<_> = devices.iter().map(|device| device.id).collect();
+                    let gone: Vec<_> = known.into_iter().filter(|known| !active.contains(known)).collect();
                     self.registry.know(devices);
                     gone.into_iter().for_each(|device| self.registry.revoke(device));
                 }
-                Err(error) => tracing::error!(%error, "the paired devices could not be read; revoked ones may stay linked"),
+                Err(error) => {
+                    tracing::error!(%error, "the paired devices could not be read; trying again, revoked ones stay linked until then");
+                    tokio::time::sleep(RETRY).await;
+                    continue;
+                }
             }
             if epochs.changed().await.is_err() {
                 return;

@@ -118,7 +118,7 @@ fn keep_memory_private() {
 
     let limited = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     if limited.and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable)).is_err() {
-        tracing::warn!("the system does not let this process forbid core dumps");
+        tracing::warn!(target: "lab_server", "the system does not let this process forbid core dumps");
     }
 }
 

@@ -266,3 +266,31 @@ async fn the_link_is_no_way_in_for_browsers_and_plain_requests() {
     let page = with(&[("sec-websocket-protocol", SUBPROTOCOL), ("origin", "https://evil.example")]);
     assert_eq!(caller.get_with(LINK_PATH, &page).await.status, 403);
 }
+
+/// An acknowledgement comes off the wire: one for bytes that were never sent frees nothing and ends nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_false_acknowledgement_changes_nothing() {
+    let (lab, ollama, dir) = (HostileLab::start().await, FakeOllama::start(), tempfile::tempdir().unwrap());
+    let bridge = captive(&lab, &ollama, dir.path()).await;
+    wait(bridge.status(), |status| !status.models.is_empty()).await;
+    let mut socket = lab.accept().await;
+    HostileLab::challenge(&mut socket, [1; 32], &lab.origin).await;
+    let requests = HostileLab::take_over(socket).await;
+    let id = RelayId::random();
+    let control = Request::post("http://bridge/v1/control")
+        .body(Full::new(Bytes::from(format!("{{\"type\":\"ack\",\"received\":[[\"{id}\",{}]]}}\n", u64::MAX))))
+        .unwrap();
+    ollama.hold_at_token("tiny", 3);
+    let start = Request::put(format!("http://bridge/v1/relays/{id}"))
+        .header(OPERATION, Operation::OllamaChat.as_str())
+        .body(Full::new(Bytes::from_static(br#"{"model":"tiny","messages":[{"role":"user","content":"hello"}]}"#)))
+        .unwrap();
+    let answer = requests.clone().send_request(start).await.expect("the link lives");
+    drop(requests.clone().send_request(control).await.expect("the link lives"));
+    ollama.release();
+    let body = tokio::time::timeout(Duration::from_secs(5), answer.into_body().collect()).await.expect("an end").unwrap();
+    assert!(body.trailers().is_some());
+    let text = String::from_utf8(body.to_bytes().to_vec()).unwrap();
+    assert_eq!(text.matches("\"done\":true").count(), 1);
+    assert!(text.starts_with('{'));
+}

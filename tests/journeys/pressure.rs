@@ -119,3 +119,22 @@ async fn every_way_an_answer_goes_wrong_has_its_own_outcome() {
     }
     assert_eq!(since(&world), linked, "the link lives");
 }
+
+/// A caller who does not read is no silence of the Lab's: the link is not dropped for it, and the answer is whole in the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_caller_who_pauses_alone_keeps_the_link_and_the_answer() {
+    const MODEL: &str = "fake-n6000-s4096";
+    let world = World::with(Wishes { models: vec![MODEL.to_owned()], ..Wishes::default() }).await;
+    let linked = since(&world);
+    let mut answer = world.caller.post("/api/chat", &chat(MODEL)).await;
+    let mut bytes = answer.chunk().await.expect("bytes").expect("a first chunk").to_vec();
+    // Longer than a silent link lives while somebody waits for a relay.
+    tokio::time::sleep(wire::relay::SILENCE_LIMIT + Duration::from_secs(5)).await;
+    assert_eq!(since(&world), linked, "the link lives");
+    while let Some(chunk) = answer.chunk().await.expect("the connection holds") {
+        bytes.extend_from_slice(&chunk);
+    }
+    assert!(bytes.len() > 6000 * 4096, "{} bytes", bytes.len());
+    assert!(bytes.windows(11).any(|bytes| bytes == b"\"done\":true"));
+    assert_eq!(world.records(1).await[0].outcome, "complete");
+}

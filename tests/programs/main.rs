@@ -3,8 +3,10 @@
 //! They need the release build, so a plain `cargo test` skips them; `cargo xtask test` builds it and runs them. Rows are those of
 //! the table.
 #![cfg(unix)]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
 mod canary;
 mod network;
 mod pairing;
 mod sleep;
+mod walls;

@@ -38,19 +38,24 @@ impl Site {
         lab.add_user();
         lab.machine.write(
             "curl.conf",
-            &format!("header = \"Authorization: Bearer {}\"\ncacert = {:?}\nno-buffer\nsilent\nshow-error\n", lab.create_key(), lab.ca_file),
+            &format!(
+                "header = \"Authorization: Bearer {}\"\ncacert = {:?}\nno-buffer\nsilent\nshow-error\n",
+                lab.create_key(),
+                lab.ca_file
+            ),
         );
         let mut workstation = Workstation::new(Machine::new(dir.path().join("workstation")).in_network(&networks.workstation));
         let ollama = workstation.machine.start("fake-ollama", &[]);
         until("the fake Ollama", || ollama.out().starts_with("listening on").then_some(()));
         let pull = json!({"model": model, "stream": false}).to_string();
-        let pulled = workstation.machine.say_tool("curl", &["--silent", "--fail", "--data-raw", &pull, "http://127.0.0.1:11434/api/pull"]);
+        let pulled =
+            workstation.machine.say_tool("curl", &["--silent", "--fail", "--data-raw", &pull, "http://127.0.0.1:11434/api/pull"]);
         assert_eq!(pulled.code, 0, "{}", pulled.err);
         workstation.pair(&lab, "http://127.0.0.1:11434", "");
         workstation.run();
         workstation.wait_until_linked(0);
         let site = Self { workstation, lab, _ollama: ollama, _dir: dir, networks };
-        until("the model to be listed", || { let s = site.get("/v1/models"); eprintln!("{s:?}"); s.out.contains(model).then_some(()) });
+        until("the model to be listed", || site.get("/v1/models").out.contains(model).then_some(()));
         site
     }
 
@@ -103,7 +108,10 @@ fn a_new_address_is_dialled_from_at_once() {
         let linked = moved.elapsed();
         assert!(stream.is_running(), "the stream was over before the network was back");
         Site::goes_on(&stream);
-        println!("a new address, {between:?} after the old one: linked again after {linked:?}, the stream within {:?}", moved.elapsed());
+        println!(
+            "a new address, {between:?} after the old one: linked again after {linked:?}, the stream within {:?}",
+            moved.elapsed()
+        );
         assert!(linked <= BACK, "linked again after {linked:?} only");
     }
     whole(stream, 1_200);
@@ -150,7 +158,10 @@ struct Networks {
 impl Networks {
     fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        assert!(rustix::process::geteuid().is_root(), "network namespaces can only be made by root: run `cargo xtask test` as root");
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "network namespaces can only be made by root: run `cargo xtask test` as root"
+        );
         sweep();
         let prefix = format!("1k4-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let networks = Self { lab: format!("{prefix}-lab"), workstation: format!("{prefix}-ws") };

@@ -49,7 +49,7 @@ async fn a_workstation_is_paired_by_typing_and_revoked() {
     let Start { workstation, lab, key, ollama, .. } = &mut start;
     let said = workstation.say(&["status"]);
     assert_eq!((said.code, said.out.as_str()), (3, ""), "nothing runs yet: {}", said.err);
-    let mut login = workstation.start_login(lab, &[]);
+    let login = workstation.start_login(lab, &[]);
     let (address, code, words) = shown(&login);
     assert_eq!(address, format!("{}/pair", lab.url));
     assert_eq!(words.split('-').count().max(words.split(' ').count()), 4, "four words: {words}");
@@ -69,12 +69,8 @@ async fn a_workstation_is_paired_by_typing_and_revoked() {
         told.ends_with("Start the bridge: `1k4-bridge run`, or `1k4-bridge service install` to have it always on.\n"),
         "{told}"
     );
-    // It was told where the CA is and where to keep the key, and says that the bridge has to know that too.
-    let file = workstation.file(".config/1k4-bridge/config.toml");
-    let (_, settings) = told.split_once(&format!("Add to {}:\n", file.display())).expect("the missing settings");
-    let settings: Vec<&str> = settings.lines().take_while(|line| line.starts_with("  ")).map(str::trim).collect();
-    assert_eq!(settings.len(), 3, "ca_file, credential_store, device_name: {settings:?}");
-    workstation.configure(&format!("{}\nollama_host = {}\n", settings.join("\n"), Value::from(ollama.url())));
+    // Of what it was told nothing has to be said again.
+    workstation.configure(&format!("ollama_host = {}\n", Value::from(ollama.url())));
 
     workstation.run();
     let status = workstation.wait_until_linked(0);
@@ -114,13 +110,15 @@ async fn a_workstation_is_paired_by_typing_and_revoked() {
 async fn a_workstation_is_paired_on_the_page() {
     let mut start = start();
     let Start { workstation, lab, key, ollama, .. } = &mut start;
-    let ca = Value::from(lab.ca_file.display().to_string());
-    workstation
-        .configure(&format!("ca_file = {ca}\ncredential_store = \"insecure-file\"\nollama_host = {}\n", Value::from(ollama.url())));
+    workstation.configure(&format!(
+        "ca_file = {}\nollama_host = {}\ncredential_store = \"insecure-file\"\ndevice_name = \"workstation\"\n",
+        Value::from(workstation.trust(lab)),
+        Value::from(ollama.url())
+    ));
     // Somebody has started it first, and pairs it now.
     workstation.run();
     assert_eq!(workstation.status()["link"]["state"], "unpaired");
-    let mut login = workstation.start_login(lab, &[]);
+    let login = workstation.machine.start("1k4-bridge", &["login", &lab.url]);
     let (address, code, words) = shown(&login);
 
     let browser = Browser { lab };
@@ -157,7 +155,7 @@ async fn a_workstation_is_paired_on_the_page() {
 async fn a_workstation_that_is_turned_away_keeps_nothing() {
     let start = start();
     let Start { workstation, lab, .. } = &start;
-    let mut login = workstation.start_login(lab, &[]);
+    let login = workstation.start_login(lab, &[]);
     let (_, code, _) = shown(&login);
     assert!(workstation.file(".local/state/1k4-bridge/device-key").exists(), "the key is made first");
     lab.admin(&["devices", "deny", &code]);

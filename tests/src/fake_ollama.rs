@@ -18,6 +18,7 @@ mod models;
 mod render;
 mod request;
 mod routes;
+mod shape;
 mod text;
 
 use std::io;

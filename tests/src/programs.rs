@@ -164,7 +164,7 @@ impl Workstation {
         self.machine.say("1k4-bridge", words)
     }
 
-    /// Starts a login that waits for its approval.
+    /// Starts a login that waits for its approval, on a machine that was told nothing before.
     #[must_use]
     pub fn start_login(&self, lab: &Lab, words: &[&str]) -> Service {
         let ca = self.trust(lab);
@@ -172,17 +172,13 @@ impl Workstation {
         self.machine.start("1k4-bridge", &[&login, words].concat())
     }
 
-    /// Pairs it, approved at once, with a configuration that says the rest. `settings` are further lines of `config.toml`.
+    /// Pairs it, approved at once. `settings` are further lines of `config.toml`.
     ///
     /// # Panics
     /// When one of the two says no.
     pub fn pair(&self, lab: &Lab, ollama: &str, settings: &str) {
-        self.configure(&format!(
-            "ca_file = {}\nollama_host = {}\ncredential_store = \"insecure-file\"\ndevice_name = \"workstation\"\n{settings}",
-            Value::from(self.trust(lab)),
-            Value::from(ollama)
-        ));
-        let mut login = self.start_login(lab, &["--json"]);
+        self.configure(&format!("ollama_host = {}\n{settings}", Value::from(ollama)));
+        let login = self.start_login(lab, &["--json"]);
         let code = until("a pairing code", || {
             assert!(login.is_running(), "the login ended: {}", login.err());
             serde_json::from_str::<Value>(login.out().lines().next()?).ok()?["user_code"].as_str().map(str::to_owned)
@@ -192,7 +188,11 @@ impl Workstation {
     }
 
     /// Brings the Lab's CA over, as its owner would, and says where it lies.
-    fn trust(&self, lab: &Lab) -> String {
+    ///
+    /// # Panics
+    /// When it cannot be copied.
+    #[must_use]
+    pub fn trust(&self, lab: &Lab) -> String {
         let ca = fs::read_to_string(&lab.ca_file).unwrap_or_else(|error| panic!("no CA: {error}"));
         self.machine.write("lab-ca.pem", &ca);
         self.file("lab-ca.pem").display().to_string()
@@ -289,7 +289,7 @@ impl Pair {
         pair.workstation.wait_until_linked(0);
         crate::world::eventually("the models are listed", async || {
             let listed = pair.caller.models().await;
-            models.iter().all(|model| listed.contains(&format!("local/{model}:latest"))) && !listed.is_empty()
+            models.iter().all(|model| listed.contains(&listed_name(model))) && !listed.is_empty()
         })
         .await;
         pair
@@ -341,6 +341,12 @@ pub fn lab(dir: &Path, network: &FaultProxy) -> (Lab, String) {
 pub fn test_dir() -> TempDir {
     // Short: a socket's path has to fit.
     tempfile::Builder::new().prefix("1k4").tempdir().unwrap_or_else(|error| panic!("no temporary directory: {error}"))
+}
+
+/// A model's name as `/v1/models` has it.
+fn listed_name(model: &str) -> String {
+    let name: wire::ModelName = model.parse().unwrap_or_else(|error| panic!("{model}: {error}"));
+    format!("local/{name}")
 }
 
 /// A chat of Ollama's own with one question.

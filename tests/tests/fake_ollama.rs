@@ -47,8 +47,10 @@ fn events(body: &str) -> Vec<(String, Value)> {
 /// The value without what may differ from one call to the next.
 fn stable(mut value: Value) -> Value {
     let object = value.as_object_mut().unwrap();
-    for name in ["id", "created", "created_at", "total_duration", "eval_duration"] {
-        if object.contains_key(name) {
+    for name in
+        ["id", "created", "created_at", "total_duration", "load_duration", "prompt_eval_duration", "eval_duration", "request_id"]
+    {
+        if object.get(name).is_some_and(|value| value != 0) {
             object.insert(name.to_owned(), "*".into());
         }
     }
@@ -91,7 +93,7 @@ async fn what_needs_no_model() {
         "name": "one:latest", "model": "one:latest", "remote_model": "big", "remote_host": "https://ollama.com:443",
         "modified_at": "2026-01-02T03:04:05.678901234Z", "size": 2_019_393_189_u64, "digest": digest,
         "details": {"parent_model": "", "format": "gguf", "family": "fake", "families": ["fake"], "parameter_size": "3.2B",
-            "quantization_level": "Q4_K_M", "context_length": 32_768},
+            "quantization_level": "Q4_K_M", "context_length": 32_768, "embedding_length": 8},
         "capabilities": ["completion", "tools"]}]});
     assert_eq!(get(&fake, "/api/tags").await, expected);
     let listed = json!({"id": "one:latest", "object": "model", "created": 1_767_323_045, "owned_by": "library"});
@@ -108,7 +110,7 @@ async fn show_tells_what_the_owner_would_not() {
     let shown = json_of(&fake, "/api/show", &json!({"name": "thinker"})).await;
     assert_eq!(shown["system"], "private system prompt");
     assert!(shown["modelfile"].as_str().unwrap().contains("/blobs/sha256-"));
-    assert_eq!(shown["capabilities"], json!(["completion", "thinking", "tools"]));
+    assert_eq!(shown["capabilities"], json!(["completion", "tools", "thinking"]));
     assert_eq!(shown["model_info"]["fake.context_length"], 32_768);
 }
 
@@ -128,7 +130,8 @@ async fn a_native_chat_is_the_same_streamed_and_whole() {
     assert_eq!(
         stable(lines[16].clone()),
         json!({"model": "tiny", "created_at": "*", "message": {"role": "assistant", "content": ""}, "done": true, "done_reason": "stop",
-            "total_duration": "*", "prompt_eval_count": 2, "eval_count": 16, "eval_duration": "*"})
+            "total_duration": "*", "load_duration": "*", "prompt_eval_count": 2, "prompt_eval_duration": "*", "eval_count": 16,
+            "eval_duration": "*"})
     );
     let text: String = lines.iter().map(|line| line["message"]["content"].as_str().unwrap()).collect();
     let response = post(&fake, "/api/chat", &chat_with("tiny", json!({"stream": false}))).await;
@@ -150,7 +153,8 @@ async fn a_generation_ends_with_its_context() {
     assert_eq!(
         stable(lines[2].clone()),
         json!({"model": "babel-n2", "created_at": "*", "response": "", "done": true, "done_reason": "stop",
-            "context": [1000, 1001, 1002, 1003], "total_duration": "*", "prompt_eval_count": 2, "eval_count": 2, "eval_duration": "*"})
+            "context": [1000, 1001, 1002, 1003], "total_duration": "*", "load_duration": "*", "prompt_eval_count": 2,
+            "prompt_eval_duration": "*", "eval_count": 2, "eval_duration": "*"})
     );
 }
 
@@ -260,6 +264,13 @@ async fn thoughts_come_first_on_every_surface() {
     assert!(lines[..6].iter().all(|line| line["message"]["content"] == ""));
     let whole = json_of(&fake, "/api/chat", &chat_with("thinker-n2", json!({"stream": false}))).await;
     assert_eq!(whole["message"]["thinking"].as_str(), Some(&*thoughts));
+    let generated = json!({"model": "thinker-n2", "prompt": "où ?"});
+    let generated = self::lines(&post(&fake, "/api/generate", &generated).await.text().await.unwrap());
+    let has: Vec<(bool, bool)> = generated.iter().map(|line| (line.get("thinking").is_some(), line["response"] != "")).collect();
+    let mut expected = vec![(false, false)];
+    expected.extend([(true, false); 6]);
+    expected.extend([(false, false), (false, true), (false, true), (false, false)]);
+    assert_eq!(has, expected, "the tags around thoughts leave a blank line each");
     let silent = json_of(&fake, "/api/chat", &chat_with("thinker-n2", json!({"stream": false, "think": false}))).await;
     assert_eq!(silent["message"].get("thinking"), None);
 
@@ -273,7 +284,12 @@ async fn thoughts_come_first_on_every_surface() {
     let none = json_of(&fake, "/v1/chat/completions", &chat_with("thinker-n2", json!({"reasoning_effort": "none"}))).await;
     assert_eq!(none["choices"][0]["message"].get("reasoning"), None);
 
-    let responses = json_of(&fake, "/v1/responses", &json!({"model": "thinker-n2", "input": "où ?"})).await;
+    let asked = json!({"model": "thinker-n2", "input": "où ?", "reasoning": {"effort": "high"}, "stream": true});
+    let streamed = events(&post(&fake, "/v1/responses", &asked).await.text().await.unwrap());
+    assert_eq!(streamed[0].1["response"]["reasoning"], json!({"effort": "high", "summary": null}));
+    let responses =
+        json_of(&fake, "/v1/responses", &json!({"model": "thinker-n2", "input": "où ?", "reasoning": {"effort": "high"}})).await;
+    assert_eq!(responses["reasoning"], json!({"effort": "high"}));
     assert_eq!(responses["output"][0]["summary"][0]["text"].as_str(), Some(&*thoughts));
     let messages = json_of(&fake, "/v1/messages", &chat_with("thinker-n2", json!({"max_tokens": 100}))).await;
     assert_eq!(messages["content"][0], json!({"type": "thinking", "thinking": thoughts}));
@@ -463,6 +479,30 @@ async fn errors_have_the_manners_of_their_surface() {
         ("/api/chat", json!({"messages": []}), 400, json!({"error": "model is required"})),
         ("/api/show", json!({"model": "no"}), 404, json!({"error": "model 'no:latest' not found"})),
         ("/api/embed", json!({"model": "no", "input": "x"}), 404, json!({"error": "model \"no\" not found, try pulling it first"})),
+        ("/api/embed", json!({"model": "", "input": 3}), 404, json!({"error": "model '' not found"})),
+        ("/api/embed", json!({"model": "no", "input": 3}), 400, json!({"error": "invalid input type"})),
+        ("/api/chat", chat("a b"), 400, json!({"error": "invalid model name"})),
+        ("/api/embed", json!({"model": "a:b:c", "input": "x"}), 400, json!({"error": "invalid model name"})),
+        ("/v1/chat/completions", chat("x/y/z/w"), 400, openai("invalid model name", "invalid_request_error")),
+        (
+            "/api/chat",
+            chat_with("tiny", json!({"stream": "no"})),
+            400,
+            json!({"error": "json: cannot unmarshal string into Go struct field ChatRequest.stream of type bool"}),
+        ),
+        ("/api/chat", json!([]), 400, json!({"error": "json: cannot unmarshal array into Go value of type api.ChatRequest"})),
+        (
+            "/api/chat",
+            chat_with("tiny", json!({"options": {"num_ctx": "x"}})),
+            500,
+            json!({"error": "option \"num_ctx\" must be of type integer"}),
+        ),
+        (
+            "/api/chat",
+            chat_with("tiny", json!({"format": "xml"})),
+            500,
+            json!({"error": "invalid format: \"\\\"xml\\\"\"; expected \"json\" or a valid JSON Schema object"}),
+        ),
         ("/api/chat", chat("embed"), 400, json!({"error": "\"embed\" does not support chat"})),
         ("/api/generate", json!({"model": "embed", "prompt": "x"}), 400, json!({"error": "\"embed\" does not support generate"})),
         (
@@ -517,12 +557,19 @@ async fn wrong_doors_are_shut_as_gin_shuts_them() {
         let location = response.headers().get("location").map(|location| location.to_str().unwrap().to_owned());
         (response.status().as_u16(), location, response.text().await.unwrap())
     };
+    let moved = "<a href=\"/api/tags\">Moved Permanently</a>.\n\n";
     let none = ("x-none", "");
     assert_eq!(call(Method::GET, "/nothing", none).await, (404, None, "404 page not found".into()));
     assert_eq!(call(Method::GET, "/v1/models/a/b", none).await.0, 404);
     assert_eq!(call(Method::DELETE, "/api/chat", none).await, (405, None, "405 method not allowed".into()));
-    assert_eq!(call(Method::GET, "/api/tags/", none).await, (301, Some("/api/tags".into()), String::new()));
+    assert_eq!(call(Method::GET, "/api/tags/", none).await, (301, Some("/api/tags".into()), moved.into()));
     assert_eq!(call(Method::POST, "/api/chat/", none).await.0, 307);
+    for (method, path, allowed) in
+        [(Method::DELETE, "/api/chat", "POST"), (Method::POST, "/api/tags", "HEAD, GET"), (Method::POST, "/v1/models/tiny", "GET")]
+    {
+        let response = client().request(method, fake.url() + path).send().await.unwrap();
+        assert_eq!((response.status().as_u16(), &response.headers()["allow"]), (405, &allowed.parse().unwrap()), "{path}");
+    }
     for (header, value, status) in [
         ("host", "evil.example", 403),
         ("host", "127.0.0.1.evil.example:11434", 403),
@@ -545,20 +592,44 @@ async fn failures_in_mid_stream_are_told_natively_and_lost_elsewhere() {
     let native = lines(&post(&fake, "/api/chat", &chat("fake-n9-x2")).await.text().await.unwrap());
     assert_eq!(native.len(), 3);
     let error = native[2]["error"].as_str().unwrap();
-    assert!(error.starts_with("model runner has unexpectedly stopped, "));
+    assert_eq!(error, "an error was encountered while running the model: unexpected EOF");
 
     let text = post(&fake, "/v1/chat/completions", &chat_with("fake-n9-x2", json!({"stream": true}))).await.text().await.unwrap();
-    assert!(!text.contains("unexpectedly") && !text.contains("[DONE]"));
+    assert!(!text.contains("encountered") && !text.contains("[DONE]"));
     let last = &events(&text)[2].1;
     assert_eq!((last["model"].as_str(), &last["choices"][0]["delta"]), (Some(""), &json!({"content": ""})));
     let body = chat_with("fake-n9-x2", json!({"stream": true, "max_tokens": 99}));
     let text = post(&fake, "/v1/messages", &body).await.text().await.unwrap();
-    assert!(text.contains(" 1xxxx") && !text.contains("message_stop") && !text.contains("unexpectedly"));
+    assert!(text.contains(" 1xxxx") && !text.contains("message_stop") && !text.contains("encountered"));
 
     let whole = post(&fake, "/v1/chat/completions", &chat("fake-n9-x2")).await;
     assert_eq!(whole.status(), 500);
     assert_eq!(whole.json::<Value>().await.unwrap()["error"]["message"], error);
-    assert_eq!(post(&fake, "/api/chat", &chat("fake-n9-x0")).await.status(), 500);
+    // Before the first token there is a status still, in the head of what would have been a stream.
+    for (path, body) in
+        [("/api/chat", chat("fake-n9-x0")), ("/v1/messages", chat_with("fake-n9-x0", json!({"stream": true, "max_tokens": 99})))]
+    {
+        let failed = post(&fake, path, &body).await;
+        assert_eq!((failed.status().as_u16(), &failed.headers()["content-type"]), (500, &"application/json".parse().unwrap()));
+        assert_eq!((failed.content_length(), failed.headers().get("cache-control").is_some()), (None, path != "/api/chat"));
+    }
+}
+
+#[tokio::test]
+async fn a_long_answer_says_no_length() {
+    let fake = FakeOllama::start();
+    for (tokens, length) in [(16, true), (2000, false)] {
+        let body = json!({"model": format!("fake-n{tokens}"), "prompt": "x", "stream": false});
+        let answer = post(&fake, "/v1/completions", &body).await;
+        assert_eq!(answer.headers().contains_key("content-length"), length);
+        let text = answer.text().await.unwrap();
+        assert_eq!((text.len() <= 2048, text.ends_with("}\n")), (length, true));
+    }
+    let loaded = post(&fake, "/v1/completions", &json!({"model": "tiny", "prompt": "", "stream": true})).await;
+    assert_eq!(
+        (&loaded.headers()["content-type"], loaded.content_length().is_some()),
+        (&"text/event-stream".parse().unwrap(), true)
+    );
 }
 
 #[tokio::test]

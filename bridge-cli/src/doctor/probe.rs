@@ -67,13 +67,10 @@ async fn ollama(config: &Config) -> OllamaSeen {
 /// The user whose program listens at Ollama's port, where that is neither root, nor `ollama`, nor this user.
 #[cfg(target_os = "linux")]
 fn stranger(host: &OllamaHost) -> Option<u32> {
-    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-
     use bridge_core::ollama::listener::{self, Listener};
 
-    let address = host.host().parse::<IpAddr>().unwrap_or(Ipv4Addr::LOCALHOST.into());
-    match listener::find(SocketAddr::new(address, host.port())) {
-        Ok(Listener::Stranger { uid }) if host.is_loopback() => Some(uid),
+    match listener::find(host.loopback()?) {
+        Ok(Listener::Stranger { uid }) => Some(uid),
         // A system that does not tell cannot be judged.
         Ok(_) | Err(_) => None,
     }

@@ -35,8 +35,10 @@ pub(super) struct Linker {
 
 /// Why a link is held no longer.
 enum Released {
-    /// It is over, or the Lab is going away: dial.
-    Redial,
+    /// There is a reason to dial at once: another network, or somebody said so.
+    DialNow,
+    /// It is over, or the Lab is going away: dial again, no faster than the network deserves.
+    Over,
     /// The Lab does not want this device to dial again soon.
     Goodbye(Goodbye),
 }
@@ -75,7 +77,13 @@ impl Linker {
                     let released = self.hold(&pairing, link).await;
                     self.backoff.after_link(dialled.elapsed(), random());
                     match released {
-                        Released::Redial => self.shared.set_link(LinkState::Connecting { lab, attempt: 1 }),
+                        Released::DialNow => self.shared.set_link(LinkState::Connecting { lab, attempt: 1 }),
+                        // A Lab that takes a link and drops it again and again is not dialled in a circle.
+                        Released::Over => {
+                            self.shared.set_link(LinkState::Connecting { lab, attempt: self.backoff.failures() + 1 });
+                            let delay = self.next_delay();
+                            self.wait(delay).await;
+                        }
                         Released::Goodbye(why) => self.refused(lab, goodbye_code(why), goodbye_sentence(why)).await,
                     }
                     continue;
@@ -124,7 +132,7 @@ impl Linker {
                     // The goodbye may have come together with the end.
                     return match heard.try_recv() {
                         Ok(LinkSignal::Goodbye(why)) => Released::Goodbye(why),
-                        Ok(LinkSignal::Drain) | Err(_) => Released::Redial,
+                        Ok(LinkSignal::Drain) | Err(_) => Released::Over,
                     };
                 }
                 signal = heard.recv() => match signal {
@@ -133,7 +141,7 @@ impl Linker {
                             // Over when its relays are, or when the Lab closes it.
                             let _ = tokio::time::timeout(DRAIN_LIMIT, session).await;
                         });
-                        return Released::Redial;
+                        return Released::Over;
                     }
                     Some(LinkSignal::Goodbye(why)) => return Released::Goodbye(why),
                     // The session holds a sender.
@@ -141,20 +149,24 @@ impl Linker {
                 },
                 change = self.network.changed() => {
                     tracing::info!(?change, "the network changed, the link is dialled anew");
-                    return Released::Redial;
+                    return Released::DialNow;
                 }
-                () = self.shared.wake.notified() => return Released::Redial,
+                () = self.shared.wake.notified() => return Released::DialNow,
             }
         }
     }
 
-    async fn failed(&mut self, lab: String, error: &DialError) {
+    /// The wait before the next dial: shorter while a caller waits for the rest of an answer.
+    fn next_delay(&mut self) -> Duration {
         let waiting = if self.shared.relays.is_wanted() { Waiting::Caller } else { Waiting::Nobody };
+        self.backoff.next(waiting, random()).min(self.longest_wait)
+    }
+
+    async fn failed(&mut self, lab: String, error: &DialError) {
         let delay = match error {
-            DialError::Refused { retry_after: Some(wish), .. } => *wish,
-            _ => self.backoff.next(waiting, random()),
+            DialError::Refused { retry_after: Some(wish), .. } => (*wish).min(AFTER_REFUSAL),
+            _ => self.next_delay(),
         };
-        let delay = delay.min(self.longest_wait);
         if self.backoff.failures() == 1 {
             tracing::warn!(cause = %error, "no link; retrying until there is one");
         }
@@ -175,6 +187,9 @@ impl Linker {
 
     /// Waits, unless there is a reason to look again at once.
     async fn wait(&mut self, delay: Duration) {
+        // The time that a dial took is no sleep of the machine's.
+        self.network.look_from_now();
+        while self.draining.try_join_next().is_some() {}
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
             () = self.shared.wake.notified() => {}

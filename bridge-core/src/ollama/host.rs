@@ -1,6 +1,10 @@
 //! Where Ollama is: the grammar of `OLLAMA_HOST`, read as Ollama itself reads it.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    str::FromStr,
+};
 
 use reqwest::Url;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -61,6 +65,13 @@ impl OllamaHost {
     pub fn is_loopback(&self) -> bool {
         let host = self.host();
         host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    }
+
+    /// Its address, if it is on this computer.
+    #[must_use]
+    pub fn loopback(&self) -> Option<SocketAddr> {
+        let ip = self.host().parse().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        self.is_loopback().then(|| SocketAddr::new(ip, self.port()))
     }
 
     /// The URL of one of Ollama's endpoints.

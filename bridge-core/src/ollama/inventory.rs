@@ -12,12 +12,14 @@ use wire::{
     relay::{LoadedModel, Model, OllamaState},
 };
 
+#[cfg(target_os = "linux")]
+use super::listener;
 use super::{Error, Ollama, Version};
 use crate::policy::guard::KnownModel;
 
 /// How often Ollama is looked at. It announces nothing, and a change is to be seen within 2 s.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Every how many looks the cloud switch is looked at: it changes when a person changes it.
+/// Every how many looks the cloud switch and the owner of the port are looked at, and whenever Ollama comes back.
 const CLOUD_EVERY: u32 = 10;
 
 /// What Ollama has, at one moment.
@@ -104,13 +106,28 @@ struct Watcher {
 }
 
 impl Watcher {
+    /// Ollama's version, from a program that may be trusted to be Ollama: any user of this computer can take a port that is free,
+    /// and would then be sent the prompts.
+    async fn version(&self) -> Result<Version, String> {
+        #[cfg(target_os = "linux")]
+        if self.looks.is_multiple_of(CLOUD_EVERY)
+            && let Some(address) = self.ollama.host().loopback()
+            && let Ok(Ok(listener::Listener::Stranger { uid })) = tokio::task::spawn_blocking(move || listener::find(address)).await
+        {
+            return Err(format!(
+                "another user of this computer (uid {uid}) listens at Ollama's address; run Ollama as yourself, as root or as the user ollama"
+            ));
+        }
+        self.ollama.version().await.map_err(|error| error.to_string())
+    }
+
     async fn look(&mut self) -> Inventory {
-        let version = match self.ollama.version().await {
+        let version = match self.version().await {
             Ok(version) => version,
-            Err(error) => {
+            Err(cause) => {
                 // The next Ollama there may be another one.
                 (self.looks, self.tags, self.ps, self.cloud_disabled) = (0, Page::default(), Page::default(), None);
-                return Inventory { state: OllamaState::Unreachable { cause: error.to_string() }, ..Inventory::default() };
+                return Inventory { state: OllamaState::Unreachable { cause }, ..Inventory::default() };
             }
         };
         self.tags.refresh(self.ollama.document("/api/tags").await, installed);

@@ -17,6 +17,9 @@ use wire::relay::Ending;
 /// A reader that has fallen behind gets small chunks merged up to this size: one HTTP/2 frame.
 const MERGE: usize = 16 << 10;
 
+/// A chunk shorter than this is copied out of the buffer that it came in.
+const SMALL: usize = 4 << 10;
+
 /// The buffer and its ending.
 pub(crate) struct Journal {
     state: Mutex<State>,
@@ -36,6 +39,8 @@ struct State {
     ending: Option<Ending>,
     /// Counts readers: the newest one reads, an older one is told that it is not wanted any more.
     reader: u64,
+    /// How far the newest reader is. What it has not been given cannot have arrived anywhere.
+    read: u64,
     waker: Option<Waker>,
 }
 
@@ -79,6 +84,9 @@ impl Journal {
         if bytes.is_empty() {
             return;
         }
+        // A token's bytes are a slice of the 8 KiB that the HTTP client read into. Kept as they are they would keep all of that,
+        // thirty times what is counted here, and make the client allocate anew for each token.
+        let bytes = if bytes.len() < SMALL { Bytes::copy_from_slice(&bytes) } else { bytes };
         let mut state = self.lock();
         let at = state.end;
         state.end += bytes.len() as u64;
@@ -102,10 +110,10 @@ impl Journal {
         self.lock().ending
     }
 
-    /// Forgets what lies before `offset`.
+    /// Forgets what lies before `offset`, as far as it has been read: an acknowledgement comes off the wire.
     pub(crate) fn acknowledge(&self, offset: u64) {
         let mut state = self.lock();
-        let offset = offset.min(state.end);
+        let offset = offset.min(state.read);
         if offset <= state.start {
             return;
         }
@@ -124,6 +132,7 @@ impl Journal {
             return Err(OffsetGone);
         }
         state.reader += 1;
+        state.read = offset;
         state.wake();
         Ok(Reader { number: state.reader, journal: Arc::clone(self), offset })
     }
@@ -186,6 +195,7 @@ impl Reader {
         if self.offset < state.end {
             let bytes = state.bytes_from(self.offset);
             self.offset += bytes.len() as u64;
+            state.read = self.offset;
             return Poll::Ready(Read::Bytes(bytes));
         }
         if let Some(ending) = state.ending {
@@ -235,6 +245,8 @@ mod tests {
         let journal = Arc::new(Journal::new(100));
         journal.push(Bytes::from_static(b"abcdef"));
         journal.push(Bytes::from_static(b"ghi"));
+        let mut first = journal.read_from(0).unwrap();
+        assert_eq!(poll_fn(|cx| first.poll_read(cx)).await, Read::Bytes(Bytes::from_static(b"abcdefghi")));
         journal.acknowledge(4);
         assert!(matches!(journal.read_from(3), Err(OffsetGone)));
         journal.finish(COMPLETE);
@@ -247,6 +259,8 @@ mod tests {
     async fn a_full_journal_makes_the_writer_wait_for_an_acknowledgement() {
         let journal = Arc::new(Journal::new(4));
         journal.push(Bytes::from_static(b"abcd"));
+        let mut reader = journal.read_from(0).unwrap();
+        assert_eq!(poll_fn(|cx| reader.poll_read(cx)).await, Read::Bytes(Bytes::from_static(b"abcd")));
         let mut room = std::pin::pin!(journal.room());
         assert!(futures_util::FutureExt::now_or_never(room.as_mut()).is_none());
         journal.acknowledge(1);
@@ -264,6 +278,17 @@ mod tests {
         journal.push(Bytes::from_static(b"x"));
         journal.finish(COMPLETE);
         assert_eq!(read_all(&mut new).await, (b"x".to_vec(), Some(COMPLETE)));
+    }
+
+    #[tokio::test]
+    async fn what_was_not_read_cannot_be_acknowledged() {
+        let journal = Arc::new(Journal::new(100));
+        journal.push(Bytes::from_static(b"abcd"));
+        let mut reader = journal.read_from(0).unwrap();
+        journal.acknowledge(u64::MAX);
+        journal.push(Bytes::from_static(b"ef"));
+        journal.finish(COMPLETE);
+        assert_eq!(read_all(&mut reader).await, (b"abcdef".to_vec(), Some(COMPLETE)));
     }
 
     #[test]

@@ -121,24 +121,23 @@ struct PullRequest {
 
 /// Downloads a model, where the owner lets the Lab ask for that. Dropping the answer stops the download; what has arrived is kept.
 pub(super) async fn pull(request: Request<Incoming>, shared: &Shared) -> Response<Body> {
-    if shared.policy().may_pull != Pull::Allow {
+    let policy = shared.policy();
+    if policy.may_pull != Pull::Allow {
         let message = "the workstation's owner does not let the Lab download models; they can with `1k4-bridge models pull`";
         return refused(&Refusal::new(RefusalCode::OperationNotShared, message));
     }
-    let body = match read_body(request).await {
-        Ok(body) => body,
+    let body = match read_body(request, shared).await {
+        Ok((body, _room)) => body,
         Err(refusal) => return refused(&refusal),
     };
     let Ok(PullRequest { model }) = serde_json::from_slice(&body) else {
         return refused(&Refusal::new(RefusalCode::InvalidBody, "a pull names one model, as in {\"model\": \"llama3.2\"}"));
     };
-    // A name with a registry's host would make the workstation fetch from anywhere.
-    if model.is_cloud()
-        || model.as_str().split('/').next().is_some_and(|first| first.contains(['.', ':']) && model.as_str().contains('/'))
-    {
+    // Ollama takes the first of three parts as a registry's host, and what is fetched is parsed: only names of its own registry.
+    if model.is_cloud() || model.as_str().matches('/').count() > 1 || !policy.shares(&model) {
         return refused(&Refusal::new(
             RefusalCode::ModelNotShared,
-            "only models of Ollama's own registry can be downloaded this way",
+            "only models that the owner shares, of Ollama's own registry, can be downloaded this way",
         ));
     }
     let (lines, progress) = mpsc::channel(EVENTS);

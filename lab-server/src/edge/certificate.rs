@@ -186,9 +186,10 @@ fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
 /// Writes a whole file under another name first: a start that is cut short leaves the old one or none.
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), CertificateError> {
     let write = || {
-        let draft = path.with_extension("new");
+        // A name of its own: a draft that an earlier start left behind has its own mode, and may be another file's.
+        let draft = path.with_extension(format!("{}.new", wire::RequestId::random()));
         let mut options = std::fs::OpenOptions::new();
-        options.write(true).create(true).truncate(true);
+        options.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
         #[cfg(not(unix))]

@@ -79,7 +79,9 @@ async fn greet(gateway: Arc<Gateway>, upgraded: Upgraded) {
     match heard {
         Ok(Ok(device)) => {
             let epoch = gateway.registry.next_epoch();
-            if say(&mut socket, &Verdict::Welcome { epoch, time: unix_seconds() }).await.is_ok() {
+            let welcome = Verdict::Welcome { epoch, time: unix_seconds() };
+            // Whoever does not take the verdict in holds nothing up.
+            if matches!(tokio::time::timeout(DEADLINE, say(&mut socket, &welcome)).await, Ok(Ok(()))) {
                 tracing::info!(device = %device.id, epoch, "a bridge is linked");
                 link::live(gateway, device, epoch, LinkStream::new(socket)).await;
             }
@@ -87,8 +89,12 @@ async fn greet(gateway: Arc<Gateway>, upgraded: Upgraded) {
         Ok(Err(NoHello::Refuse(code))) => {
             let retry_after_s = (code == RefusalCode::Revoked).then_some(REVOKED_RETRY_S);
             // Whoever does not wait for the reason does not get it.
-            let _ = say(&mut socket, &Verdict::Refused { code, retry_after_s }).await;
-            let _ = socket.close(None).await;
+            let refused = Verdict::Refused { code, retry_after_s };
+            let last_words = async {
+                let _ = say(&mut socket, &refused).await;
+                let _ = socket.close(None).await;
+            };
+            let _ = tokio::time::timeout(DEADLINE, last_words).await;
         }
         Ok(Err(NoHello::Gone)) | Err(_) => {}
     }

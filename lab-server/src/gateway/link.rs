@@ -40,8 +40,10 @@ use crate::store::Device;
 
 /// Acknowledgements wait this long for company: ten thousand small answers a second then cost fifty messages, not ten thousand.
 const GATHER: Duration = Duration::from_millis(20);
-/// The longest line that a bridge may send: a snapshot of a few hundred models.
-const MAX_LINE: usize = 4 << 20;
+/// The longest line that a bridge may send: a snapshot of a thousand models.
+const MAX_LINE: usize = 1 << 20;
+/// The most relays that a snapshot may name: several times what any owner's limits allow.
+const MAX_RELAYS: usize = 8192;
 /// How long the last words may take to leave.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -53,6 +55,8 @@ pub(crate) struct Link {
     /// What the next message on the control stream will say.
     outbox: Mutex<Outbox>,
     news: Notify,
+    /// The last words are being said: relays leave it for the next one, whether or not anybody still hears them.
+    leaving: CancellationToken,
     /// Ends the link's task, and with it everything that runs on the link.
     ended: CancellationToken,
     born: Instant,
@@ -90,11 +94,16 @@ where
         pulse,
         outbox: Mutex::default(),
         news: Notify::new(),
+        leaving: CancellationToken::new(),
         ended: CancellationToken::new(),
         born: Instant::now(),
         heartbeat: AtomicU64::new(0),
     });
     gateway.registry.link(&device, &link);
+    // A revocation between the hello and this line found no link to end.
+    if !gateway.store.device(device.id).await.is_ok_and(|device| device.is_some_and(|device| device.revoked_at.is_none())) {
+        gateway.registry.revoke(device.id);
+    }
     tokio::select! {
         // How it broke is of no use to anyone: the bridge dials again or does not.
         _ = connection => {}
@@ -120,18 +129,29 @@ async fn converse(gateway: &Gateway, device: DeviceId, link: &Link) {
 
 async fn listen(gateway: &Gateway, device: DeviceId, link: &Link, mut events: Incoming) {
     let mut pending = BytesMut::new();
+    // What has been looked through without finding a line's end is not looked through again.
+    let mut seen = 0;
     while let Some(Ok(frame)) = events.frame().await {
         let Ok(data) = frame.into_data() else { continue };
         pending.extend_from_slice(&data);
-        while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
-            let line = pending.split_to(end + 1);
+        while let Some(end) = pending[seen..].iter().position(|byte| *byte == b'\n') {
+            let line = pending.split_to(seen + end + 1);
+            seen = 0;
             // A newer bridge may say more than this Lab understands.
-            if let Ok(BridgeEvent::Snapshot(snapshot)) = serde_json::from_slice(&line) {
-                let orphans = gateway.registry.snapshot(device, *snapshot);
-                link.done(orphans);
+            match serde_json::from_slice(&line) {
+                Ok(BridgeEvent::Snapshot(snapshot)) => {
+                    if snapshot.relays.len() > MAX_RELAYS {
+                        return;
+                    }
+                    link.done(gateway.registry.snapshot(device, link.epoch, *snapshot));
+                }
+                // Answered each time: a caller who does not read keeps this side silent otherwise.
+                Ok(BridgeEvent::Heartbeat) => link.post(|outbox| outbox.heartbeat = true),
+                Ok(BridgeEvent::Relay { .. }) | Err(_) => {}
             }
         }
-        if pending.len() > MAX_LINE {
+        seen = pending.len();
+        if seen > MAX_LINE {
             return;
         }
     }
@@ -166,7 +186,12 @@ impl Link {
 
     /// Whether requests can be sent.
     pub(crate) fn is_open(&self) -> bool {
-        !self.ended.is_cancelled() && !self.requests.is_closed()
+        !self.leaving.is_cancelled() && !self.ended.is_cancelled() && !self.requests.is_closed()
+    }
+
+    /// Returns when nothing more is to be read from it, although it may live for a moment.
+    pub(crate) async fn left(&self) {
+        self.leaving.cancelled().await;
     }
 
     /// Ends the link at once. Relays go on at the bridge and are resumed on its next link.
@@ -208,12 +233,19 @@ impl Link {
 
     /// These relays are over.
     pub(crate) fn done(&self, relays: impl IntoIterator<Item = RelayId>) {
-        self.post(|outbox| {
+        let waiting = {
+            let mut outbox = self.lock_outbox();
             for relay in relays {
                 outbox.received.remove(&relay);
                 outbox.done.push(relay);
             }
-        });
+            outbox.done.len()
+        };
+        self.news.notify_one();
+        // A bridge that does not take its mail.
+        if waiting > 2 * MAX_RELAYS {
+            self.kill();
+        }
     }
 
     /// Lets the bridge know that the Lab lives, at most every [`HEARTBEAT_EVERY`]. Called by whoever has a relay running.
@@ -233,6 +265,7 @@ impl Link {
 
     /// The last words on this link; it ends when they are said.
     pub(crate) fn goodbye(self: &Arc<Self>, why: Goodbye) {
+        self.leaving.cancel();
         self.post(|outbox| outbox.goodbye = Some(why));
         // A link that is dead already does not hear them, and must not linger.
         let link = Arc::clone(self);

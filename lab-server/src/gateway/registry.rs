@@ -102,10 +102,13 @@ impl Registry {
         }
     }
 
-    /// Keeps what a bridge told of its workstation. Returns the relays that it still holds and nobody here knows.
-    pub(crate) fn snapshot(&self, device: DeviceId, snapshot: Snapshot) -> Vec<RelayId> {
+    /// Keeps what a bridge told of its workstation on its newest link. Returns the relays that it still holds and nobody here knows.
+    pub(crate) fn snapshot(&self, device: DeviceId, epoch: u64, snapshot: Snapshot) -> Vec<RelayId> {
         let mut places = self.lock();
         let Some(place) = places.get_mut(&device) else { return Vec::new() };
+        if place.link.borrow().as_ref().is_none_or(|current| current.epoch() != epoch) {
+            return Vec::new();
+        }
         let orphans = snapshot.relays.iter().filter(|relay| !place.active.contains(relay)).copied().collect();
         place.snapshot = Arc::new(snapshot);
         orphans

@@ -7,10 +7,14 @@ use std::{sync::Arc, time::Duration};
 
 use api_proxy::{Answer, AnswerBody, AnswerSender, HungUp, NotRelayed, Order, Part};
 use bytes::Buf;
+use futures_util::FutureExt;
 use http::{HeaderMap, HeaderValue, Response, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use tokio::{sync::oneshot, time::MissedTickBehavior};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, Interval, MissedTickBehavior},
+};
 use wire::{
     Content, DeviceId, RelayId,
     relay::{ACK_EVERY, ENDING, Ending, FROM_OLLAMA, Failure, ORIGIN, Outcome, Refusal, RefusalCode, SILENCE_LIMIT},
@@ -25,6 +29,8 @@ use super::{
 /// Parts that may wait for a caller who reads slowly. Each is at most one HTTP/2 frame of 16 KiB; beyond them the stream's window
 /// fills, then the bridge's journal, and then Ollama waits.
 const DEPTH: usize = 16;
+/// A caller who has not read a byte for this long has gone, whatever their connection says.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// The body of a bridge's refusal is a sentence.
 const MAX_REFUSAL: usize = 16 << 10;
 
@@ -43,7 +49,7 @@ pub(super) async fn relay(gateway: &Gateway, device: DeviceId, order: Order) -> 
         received: 0,
         acknowledged: 0,
         link: None,
-        _active: gateway.registry.activate(device, relay),
+        active: gateway.registry.activate(device, relay),
     };
     tokio::spawn(conversation.run());
     let (status, content_type) = beginning.await.unwrap_or(Err(NotRelayed::LinkLost))?;
@@ -65,7 +71,17 @@ struct Conversation {
     acknowledged: u64,
     /// The link that was last asked on.
     link: Option<Arc<Link>>,
-    _active: Active,
+    active: Active,
+}
+
+/// What came of the wish for a link.
+enum Reached {
+    /// One that is open.
+    Link(Arc<Link>),
+    /// There is none, and there was none in time.
+    Nothing,
+    /// The caller hung up.
+    HungUp,
 }
 
 /// What one link gave.
@@ -84,7 +100,11 @@ impl Conversation {
     /// The answer's whole life.
     async fn run(mut self) {
         loop {
-            let Some(link) = self.reach().await else { return self.no_link().await };
+            let link = match self.reach().await {
+                Reached::Link(link) => link,
+                Reached::Nothing => return self.no_link().await,
+                Reached::HungUp => return self.hang_up().await,
+            };
             let before = self.received;
             match self.hear(&link).await {
                 Heard::End(ending) => {
@@ -93,7 +113,11 @@ impl Conversation {
                     let _ = self.sender.send(Part::End(ending)).await;
                     return;
                 }
-                Heard::Refused(refusal) => return self.refused(refusal).await,
+                Heard::Refused(refusal) => {
+                    // It may have been started before it was refused.
+                    link.done([self.relay]);
+                    return self.refused(refusal).await;
+                }
                 Heard::Cut if link.is_open() && self.received == before => {
                     // A stream that breaks twice in the same place while its link lives is the link's fault.
                     if self.link.replace(Arc::clone(&link)).is_some_and(|last| last.epoch() == link.epoch()) {
@@ -106,12 +130,12 @@ impl Conversation {
         }
     }
 
-    /// The link, or the next one. `None` when there is none within the resume window, or the caller has gone.
-    async fn reach(&self) -> Option<Arc<Link>> {
+    /// The link, or the next one within the resume window.
+    async fn reach(&self) -> Reached {
         tokio::select! {
             biased;
-            () = self.sender.closed() => None,
-            link = self.registry.reach(self.device) => link,
+            () = self.sender.closed() => Reached::HungUp,
+            link = self.registry.reach(self.device) => link.map_or(Reached::Nothing, Reached::Link),
         }
     }
 
@@ -126,22 +150,21 @@ impl Conversation {
         }
         self.begin(&response);
         let mut body = response.into_body();
-        let mut tick = tick();
+        let mut left = std::pin::pin!(link.left());
+        let mut watch = Watch::begin();
         loop {
             let frame = tokio::select! {
                 biased;
                 frame = body.frame() => frame,
                 () = self.sender.closed() => return Heard::HungUp,
-                _ = tick.tick() => match watch(link) {
-                    Ok(()) => continue,
-                    Err(heard) => return heard,
-                },
+                () = &mut left => return Heard::Cut,
+                heard = watch.over(link) => return heard,
             };
             match frame {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
-                        if let Err(HungUp) = self.pass_on(link, data.into()).await {
-                            return Heard::HungUp;
+                        if let Err(heard) = self.pass_on(link, data.into()).await {
+                            return heard;
                         }
                     }
                     Err(frame) => match frame.trailers_ref().and_then(ending) {
@@ -164,14 +187,13 @@ impl Conversation {
                 link.resume(self.relay, self.received).await
             }
         });
-        let mut tick = tick();
-        loop {
-            tokio::select! {
-                biased;
-                answer = &mut answer => return answer.map_err(|_| Heard::Cut),
-                () = self.sender.closed() => return Err(Heard::HungUp),
-                _ = tick.tick() => watch(link)?,
-            }
+        let mut watch = Watch::begin();
+        tokio::select! {
+            biased;
+            answer = &mut answer => answer.map_err(|_| Heard::Cut),
+            () = self.sender.closed() => Err(Heard::HungUp),
+            () = link.left() => Err(Heard::Cut),
+            heard = watch.over(link) => Err(heard),
         }
     }
 
@@ -179,13 +201,31 @@ impl Conversation {
         let Some(head) = self.head.take() else { return };
         let content_type = response.headers().get(header::CONTENT_TYPE).cloned();
         let content_type = content_type.unwrap_or(HeaderValue::from_static("application/octet-stream"));
+        // From here on only "go on from this byte" is asked.
+        self.order.body = Content::default();
         // A caller who has gone is noticed by the channel of the body.
         let _ = head.send(Ok((response.status().as_u16(), content_type)));
     }
 
-    async fn pass_on(&mut self, link: &Link, content: Content) -> Result<(), HungUp> {
-        self.received += content.remaining() as u64;
-        self.sender.send(Part::Bytes(content)).await?;
+    /// Gives bytes to the caller as soon as there is room. They count as arrived only then: a link that breaks while a caller does
+    /// not read is replaced, and the next one brings them again.
+    async fn pass_on(&mut self, link: &Arc<Link>, content: Content) -> Result<(), Heard> {
+        let length = content.remaining() as u64;
+        let room = match self.sender.room().now_or_never() {
+            Some(room) => room.map_err(|HungUp| Heard::HungUp)?,
+            None => {
+                let mut watch = Watch::begin();
+                tokio::select! {
+                    biased;
+                    room = self.sender.room() => room.map_err(|HungUp| Heard::HungUp)?,
+                    () = link.left() => return Err(Heard::Cut),
+                    heard = watch.over(link) => return Err(heard),
+                    () = tokio::time::sleep(PATIENCE) => return Err(Heard::HungUp),
+                }
+            }
+        };
+        room.send(Part::Bytes(content));
+        self.received += length;
         if self.received - self.acknowledged >= ACK_EVERY {
             self.acknowledged = self.received;
             link.acknowledge(self.relay, self.received);
@@ -217,27 +257,44 @@ impl Conversation {
     /// The caller has gone: Ollama is to stop now. Without a link there is nobody to tell; the bridge's next snapshot names the
     /// relay, and then it is ended as nobody's.
     async fn hang_up(self) {
-        if let Some(link) = self.registry.reach_now(self.device) {
-            let _ = link.cancel(self.relay).await;
-            link.done([self.relay]);
-        }
+        let Self { registry, device, relay, active, .. } = self;
+        drop(active);
+        let Some(link) = registry.reach_now(device) else { return };
+        // Twice, because a request may have to wait for a stream, and this may not.
+        link.done([relay]);
+        let _ = tokio::time::timeout(SILENCE_LIMIT, link.cancel(relay)).await;
     }
 }
 
 /// While an answer is awaited, the link is watched: each side says something every few seconds.
-fn watch(link: &Link) -> Result<(), Heard> {
-    link.heartbeat();
-    if link.silence() > SILENCE_LIMIT {
-        link.kill();
-    }
-    if link.is_open() { Ok(()) } else { Err(Heard::Cut) }
+struct Watch {
+    tick: Interval,
+    began: Instant,
 }
 
-fn tick() -> tokio::time::Interval {
-    const EVERY: Duration = Duration::from_secs(1);
-    let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + EVERY, EVERY);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    tick
+impl Watch {
+    fn begin() -> Self {
+        const EVERY: Duration = Duration::from_secs(1);
+        let began = Instant::now();
+        let mut tick = tokio::time::interval_at(began + EVERY, EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { tick, began }
+    }
+
+    /// Ready when the link is over, or has been silent for too long since the watch began: what it was before, while nobody asked
+    /// anything, is no sign of death.
+    async fn over(&mut self, link: &Link) -> Heard {
+        loop {
+            self.tick.tick().await;
+            link.heartbeat();
+            if link.silence().min(self.began.elapsed()) > SILENCE_LIMIT {
+                link.kill();
+            }
+            if !link.is_open() {
+                return Heard::Cut;
+            }
+        }
+    }
 }
 
 async fn refusal(response: Response<Incoming>) -> Heard {
@@ -248,5 +305,7 @@ async fn refusal(response: Response<Incoming>) -> Heard {
 }
 
 fn ending(trailers: &HeaderMap) -> Option<Ending> {
-    serde_json::from_slice(trailers.get(ENDING)?.as_bytes()).ok()
+    let ending = serde_json::from_slice(trailers.get(ENDING)?.as_bytes());
+    // A newer bridge may know more ways to fail than this Lab.
+    Some(ending.unwrap_or(Ending { outcome: Outcome::Failed(Failure::LinkLost), usage: None }))
 }

@@ -21,12 +21,16 @@ use super::json::encode;
 use super::log::Ticket;
 use super::models::Model;
 
+/// Go's server says the length of an answer that fits into its buffer, and sends a longer one in chunks. In bytes.
+const BUFFER: usize = 2048;
 /// How often a download reports, as Ollama does.
 const TICK: Duration = Duration::from_millis(60);
 
 /// The body of an answer.
 pub(super) enum Answer {
     Whole(Option<Bytes>),
+    /// A document in one piece whose length was not known when its headers left.
+    Flushed(Option<Bytes>),
     Stream(Box<Generation>),
     Pull(Box<Pull>),
 }
@@ -37,20 +41,21 @@ impl Body for Answer {
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match &mut *self {
-            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Whole(bytes) | Self::Flushed(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Stream(generation) => generation.poll_frame(context),
             Self::Pull(pull) => pull.poll_frame(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Whole(None))
+        matches!(self, Self::Whole(None) | Self::Flushed(None))
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Stream(_) | Self::Pull(_) => SizeHint::default(),
+            Self::Whole(None) => SizeHint::with_exact(0),
+            Self::Whole(Some(bytes)) if bytes.len() <= BUFFER => SizeHint::with_exact(bytes.len() as u64),
+            Self::Whole(_) | Self::Flushed(_) | Self::Stream(_) | Self::Pull(_) => SizeHint::default(),
         }
     }
 }
@@ -63,6 +68,13 @@ pub(super) fn whole(status: StatusCode, content_type: &'static str, body: impl I
     if !content_type.is_empty() {
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     }
+    response
+}
+
+/// A whole answer whose headers had to leave before its length was known.
+pub(super) fn flushed(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Answer> {
+    let mut response = stream(content_type, Answer::Flushed(Some(body)));
+    *response.status_mut() = status;
     response
 }
 

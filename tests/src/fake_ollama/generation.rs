@@ -15,7 +15,7 @@ use tokio::time::{Sleep, sleep, sleep_until};
 use super::gate::{Gates, Point};
 use super::grammar::{self, Spec};
 use super::log::Ticket;
-use super::render::{RUNNER_STOPPED, Renderer, ToolCall, Totals, Whole};
+use super::render::{RUNNER_DIED, Renderer, ToolCall, Totals, Whole};
 use super::request::{Ask, Format};
 use super::text::{self, Voice};
 
@@ -23,6 +23,8 @@ use super::text::{self, Voice};
 const THOUGHTS: u32 = 6;
 /// What a tool call counts for, in tokens.
 const CALL_TOKENS: u64 = 8;
+/// What loading a loaded model takes, and reading a prompt that costs nothing: a real one always measures something.
+pub(super) const AT_ONCE: Duration = Duration::from_micros(1);
 
 /// What will be said.
 #[derive(Debug)]
@@ -51,7 +53,8 @@ impl Script {
             },
         });
         let structured = match &ask.format {
-            Format::Text => None,
+            // An unknown format fails before anything is said.
+            Format::Text | Format::Unknown(_) => None,
             Format::Json => {
                 Some(json!({"answer": text::quote(&ask.talk.question), "sure": true, "marks": ["é", "<b>", "東京", "🦀"]}))
             }
@@ -207,7 +210,7 @@ impl Opening {
 }
 
 /// Timings by the name of the model where it sets them, measured otherwise.
-fn totals(script: &Script, spec: &Spec, arrived: Instant) -> Totals {
+pub(super) fn totals(script: &Script, spec: &Spec, arrived: Instant) -> Totals {
     if matches!(script.reason, "load" | "unload") {
         return Totals { reason: Some(script.reason), ..Totals::default() };
     }
@@ -216,8 +219,8 @@ fn totals(script: &Script, spec: &Spec, arrived: Instant) -> Totals {
         prompt_tokens: script.prompt_tokens,
         tokens: script.tokens(),
         total,
-        load: spec.load,
-        prompt: spec.first,
+        load: spec.load.max(AT_ONCE),
+        prompt: spec.first.max(AT_ONCE),
         eval: if script.tokens() == 0 { Duration::ZERO } else { total.saturating_sub(spec.load + spec.first) },
         reason: Some(script.reason),
     }
@@ -314,7 +317,7 @@ impl Generation {
         }
         let mut out = Vec::with_capacity(self.room);
         if now == spec.fail_at {
-            self.opening.renderer.failure(RUNNER_STOPPED, &mut out);
+            self.opening.renderer.failure(RUNNER_DIED, &mut out);
             self.end();
         } else if self.next == self.opening.script.steps() {
             let totals = totals(&self.opening.script, spec, self.opening.arrived);

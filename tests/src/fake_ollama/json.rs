@@ -6,6 +6,8 @@ use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
+use super::shape::Shape;
+
 /// A value as Go's encoder writes it: `<`, `>`, `&`, U+2028 and U+2029 escaped.
 pub(super) fn encode(value: &impl Serialize) -> Vec<u8> {
     // A `Value` always serialises; an empty answer would fail every test that reads it.
@@ -136,17 +138,32 @@ pub(super) enum BadBody {
 }
 
 impl Fields {
-    pub(super) fn parse(body: &[u8]) -> Result<Self, BadBody> {
-        if body.iter().all(u8::is_ascii_whitespace) {
-            return Err(BadBody::Empty);
-        }
-        Self::deserialize(&mut serde_json::Deserializer::from_slice(body)).map_err(|error| {
+    /// Reads a body that is to be of that shape; whether its fields are, [`Shape::check`] says.
+    pub(super) fn parse(body: &[u8], shape: &Shape) -> Result<Self, BadBody> {
+        let Some(first) = body.iter().find(|byte| !byte.is_ascii_whitespace()) else { return Err(BadBody::Empty) };
+        let mut json = serde_json::Deserializer::from_slice(body);
+        let read = if *first == b'{' {
+            Self::deserialize(&mut json)
+        } else {
+            match Value::deserialize(&mut json) {
+                // To Go, `null` is an object without fields.
+                Ok(Value::Null) => Ok(Self(Vec::new())),
+                Ok(other) => return Err(BadBody::Malformed(shape.no_object(&other))),
+                Err(error) => Err(error),
+            }
+        };
+        read.map_err(|error| {
             BadBody::Malformed(if error.is_eof() {
                 "unexpected EOF".into()
             } else {
                 "invalid character in the request body".into()
             })
         })
+    }
+
+    /// All fields by their lower-case names, in the order of the body.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.iter().map(|(name, value)| (&**name, value))
     }
 
     /// The field of that (lower-case) name; an explicit `null` counts as absent.
@@ -205,6 +222,7 @@ pub(super) fn member<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
 mod tests {
     use std::time::Duration;
 
+    use super::super::shape::CHAT;
     use super::*;
 
     #[test]
@@ -227,12 +245,16 @@ mod tests {
 
     #[test]
     fn fields_are_read_as_go_reads_them() {
-        let fields = Fields::parse(br#"{"model":"ok","MODEL":"x:cloud","model":null, "me\u017f\u017fages":[1]} trailing"#).unwrap();
+        let parse = |body: &[u8]| Fields::parse(body, &CHAT);
+        let fields = parse(br#"{"model":"ok","MODEL":"x:cloud","model":null, "me\u017f\u017fages":[1]} trailing"#).unwrap();
         assert_eq!(fields.text("model"), Some("x:cloud"));
         assert_eq!(fields.items("messages"), [1]);
-        assert_eq!(Fields::parse(b" \n").unwrap_err(), BadBody::Empty);
-        assert_eq!(Fields::parse(b"{\"a\":").unwrap_err(), BadBody::Malformed("unexpected EOF".into()));
-        assert!(matches!(Fields::parse(b"[]").unwrap_err(), BadBody::Malformed(_)));
+        assert_eq!(parse(b" \n").unwrap_err(), BadBody::Empty);
+        assert_eq!(parse(b"{\"a\":").unwrap_err(), BadBody::Malformed("unexpected EOF".into()));
+        let text = "json: cannot unmarshal string into Go value of type api.ChatRequest";
+        assert_eq!(parse(b" \"x\"").unwrap_err(), BadBody::Malformed(text.into()));
+        assert_eq!(parse(b"null").unwrap().text("model"), None);
+        assert!(matches!(parse(b"nonsense").unwrap_err(), BadBody::Malformed(_)));
     }
 
     #[test]

@@ -112,9 +112,7 @@ impl Model {
         model["digest"] = digest(&self.name).into();
         model["details"] = self.details();
         model["details"]["context_length"] = self.context_length.into();
-        if self.can(Capability::Embedding) {
-            model["details"]["embedding_length"] = 8.into();
-        }
+        model["details"]["embedding_length"] = 8.into();
         model["capabilities"] = self.capability_names();
         model
     }
@@ -179,7 +177,7 @@ impl Store {
         use Capability::{Completion, Embedding, Thinking, Tools, Vision};
         let models = vec![
             Model::new("tiny").with(&[Completion, Tools]),
-            Model::new("thinker").with(&[Completion, Thinking, Tools]),
+            Model::new("thinker").with(&[Completion, Tools, Thinking]),
             Model::new("seer").with(&[Completion, Vision]),
             Model::new("embed").with(&[Embedding]).context_length(2048),
         ];
@@ -314,9 +312,36 @@ fn split_source(name: &str) -> (&str, Source) {
 
 /// The name with its tag, without the vendor's own registry and namespace.
 pub(super) fn full_name(name: &str) -> String {
-    let name = name.trim();
+    let mut name = name.trim();
+    for default in ["registry.ollama.ai/", "library/"] {
+        if let Some((lead, rest)) = name.split_at_checked(default.len())
+            && lead.eq_ignore_ascii_case(default)
+        {
+            name = rest;
+        }
+    }
     let tail = name.rsplit('/').next().unwrap_or(name);
     if tail.contains(':') { name.to_owned() } else { format!("{name}:latest") }
+}
+
+/// Whether it could be a model's name: `host/namespace/model:tag`, of which only the model must be there.
+pub(super) fn is_name(name: &str) -> bool {
+    let (path, tag) = match name.trim().rsplit_once(':') {
+        // A colon before a slash belongs to the host.
+        Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
+        _ => (name.trim(), None),
+    };
+    let mut parts = path.rsplitn(3, '/');
+    tag.is_none_or(|tag| is_part(tag, 80, "_-."))
+        && parts.next().is_some_and(|model| is_part(model, 80, "_-."))
+        && parts.next().is_none_or(|namespace| is_part(namespace, 80, "_-"))
+        && parts.next().is_none_or(|host| is_part(host, 350, "_-.:"))
+}
+
+/// Whether a part of a name has that many bytes at most, letters and digits beside these marks, and none of them but `_` first.
+fn is_part(part: &str, most: usize, marks: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    part.len() <= most && part.starts_with(plain) && part.chars().all(|c| plain(c) || marks.contains(c))
 }
 
 /// The digest of a model of that name, hexadecimal, without a prefix.
@@ -344,11 +369,25 @@ mod tests {
     fn a_model_is_found_with_and_without_its_tag() {
         let mut store = Store::new();
         assert_eq!(store.find("tiny").unwrap().name, "tiny:latest");
+        assert_eq!(store.find("Registry.ollama.ai/library/TINY").unwrap().name, "tiny:latest");
         assert!(store.find("tiny:1b").is_none());
+        assert!(store.find("others/tiny").is_none());
         assert!(store.find("fake-n3").is_some());
         store.accept_any = false;
         assert!(store.find("fake-n3").is_none());
         assert!(store.remove("tiny") && !store.remove("tiny"));
+    }
+
+    #[test]
+    fn names_have_a_form() {
+        for good in ["tiny", "tiny:1b", "_a..b", "hf.co/them/big:Q4_K_M", "localhost:5000/x/y:z", &"a".repeat(80)] {
+            assert!(is_name(good), "{good}");
+        }
+        for bad in
+            ["", "a b", "é", "-a", ".a", "a:", ":a", "a:-b", "a:b:c", "a/", "/a", "x/y/z/w", "n.s/a", "a@sha256:1", &"a".repeat(81)]
+        {
+            assert!(!is_name(bad), "{bad}");
+        }
     }
 
     #[test]

@@ -8,8 +8,10 @@ use serde_json::{Value, json};
 use super::json::{encode, push_number, push_text, push_time, time_text, unix_now};
 use super::request::{Ask, Surface};
 
-/// What Ollama says when its runner dies.
+/// What Ollama says when its runner is not there to be asked.
 pub(super) const RUNNER_STOPPED: &str = "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, check ollama server logs for details";
+/// What Ollama says when its runner dies while it answers.
+pub(super) const RUNNER_DIED: &str = "an error was encountered while running the model: unexpected EOF";
 
 /// A call that the model makes: whole, never in parts.
 #[derive(Debug, Clone)]
@@ -57,9 +59,21 @@ pub(super) struct Renderer {
 #[derive(Debug)]
 enum Dialect {
     Chat,
-    Generate,
-    OpenAiChat { id: String, lead: Vec<u8>, usage: bool, started: bool, called: bool },
-    OpenAiCompletion { id: String, usage: bool },
+    /// Whether it is in the middle of thoughts.
+    Generate {
+        thinks: bool,
+    },
+    OpenAiChat {
+        id: String,
+        lead: Vec<u8>,
+        usage: bool,
+        started: bool,
+        called: bool,
+    },
+    OpenAiCompletion {
+        id: String,
+        usage: bool,
+    },
     Responses(Box<Responses>),
     Messages(Messages),
 }
@@ -76,7 +90,7 @@ impl Renderer {
         model.push(b'"');
         let dialect = match ask.surface {
             Surface::Chat => Dialect::Chat,
-            Surface::Generate => Dialect::Generate,
+            Surface::Generate => Dialect::Generate { thinks: false },
             Surface::OpenAiChat => {
                 let id = format!("chatcmpl-{}", number % 999);
                 let mut lead =
@@ -98,14 +112,9 @@ impl Renderer {
     /// The type of a streamed answer.
     pub(super) const fn content_type(&self) -> &'static str {
         match self.dialect {
-            Dialect::Chat | Dialect::Generate => "application/x-ndjson",
+            Dialect::Chat | Dialect::Generate { .. } => "application/x-ndjson",
             _ => "text/event-stream",
         }
-    }
-
-    /// Whether a streamed answer forbids caching and asks for keep-alive by name.
-    pub(super) const fn says_no_cache(&self) -> bool {
-        matches!(self.dialect, Dialect::Responses(_) | Dialect::Messages(_))
     }
 
     /// A token of thought.
@@ -117,7 +126,10 @@ impl Renderer {
                 push_text(out, text);
                 out.extend_from_slice(b"\"},\"done\":false}\n");
             }
-            Dialect::Generate => {
+            Dialect::Generate { thinks } => {
+                if !std::mem::replace(thinks, true) {
+                    self.blank(out);
+                }
                 self.native_lead(out);
                 out.extend_from_slice(b"\"response\":\"\",\"thinking\":\"");
                 push_text(out, text);
@@ -145,7 +157,10 @@ impl Renderer {
                 push_text(out, text);
                 out.extend_from_slice(b"\"},\"done\":false}\n");
             }
-            Dialect::Generate => {
+            Dialect::Generate { thinks } => {
+                if std::mem::replace(thinks, false) {
+                    self.blank(out);
+                }
                 self.native_lead(out);
                 out.extend_from_slice(b"\"response\":\"");
                 push_text(out, text);
@@ -180,7 +195,7 @@ impl Renderer {
                 out.extend_from_slice(b"},\"finish_reason\":null}]}\n\n");
             }
             // Neither of these surfaces takes tools.
-            Dialect::Generate | Dialect::OpenAiCompletion { .. } => {}
+            Dialect::Generate { .. } | Dialect::OpenAiCompletion { .. } => {}
             Dialect::Responses(state) => state.call(call, out),
             Dialect::Messages(state) => state.call(call, out),
         }
@@ -190,7 +205,7 @@ impl Renderer {
     pub(super) fn finish(&mut self, totals: &Totals, out: &mut Vec<u8>) {
         let reason = totals.reason.unwrap_or("stop");
         match &mut self.dialect {
-            Dialect::Chat | Dialect::Generate => {
+            Dialect::Chat | Dialect::Generate { .. } => {
                 let mut last = self.native_whole(&Whole::default(), totals);
                 self.pad(&mut last, out);
                 out.extend_from_slice(&encode(&last));
@@ -235,7 +250,7 @@ impl Renderer {
     /// A failure in mid-stream: one line natively; elsewhere its text is lost, and at most a blank chunk comes.
     pub(super) fn failure(&mut self, message: &str, out: &mut Vec<u8>) {
         match &self.dialect {
-            Dialect::Chat | Dialect::Generate => {
+            Dialect::Chat | Dialect::Generate { .. } => {
                 out.extend_from_slice(&encode(&json!({"error": message})));
                 out.push(b'\n');
             }
@@ -257,7 +272,7 @@ impl Renderer {
     /// An answer that is not streamed.
     pub(super) fn whole(self, whole: &Whole, totals: &Totals) -> (&'static str, Vec<u8>) {
         let value = match &self.dialect {
-            Dialect::Chat | Dialect::Generate => {
+            Dialect::Chat | Dialect::Generate { .. } => {
                 return ("application/json; charset=utf-8", encode(&self.native_whole(whole, totals)));
             }
             Dialect::OpenAiChat { id, .. } => {
@@ -290,6 +305,12 @@ impl Renderer {
         // Go's encoder ends a document with a newline; gin's does not.
         bytes.push(b'\n');
         ("application/json", bytes)
+    }
+
+    /// What is left of a tag around thoughts where only the words between the tags are taken away.
+    fn blank(&self, out: &mut Vec<u8>) {
+        self.native_lead(out);
+        out.extend_from_slice(b"\"response\":\"\",\"done\":false}\n");
     }
 
     fn native_lead(&self, out: &mut Vec<u8>) {
@@ -337,7 +358,7 @@ impl Renderer {
         answer["done"] = totals.reason.is_some().into();
         let Some(reason) = totals.reason else { return answer };
         answer["done_reason"] = reason.into();
-        if matches!(self.dialect, Dialect::Generate) && !self.raw && matches!(reason, "stop" | "length") {
+        if matches!(self.dialect, Dialect::Generate { .. }) && !self.raw && matches!(reason, "stop" | "length") {
             answer["context"] = (0..totals.prompt_tokens + totals.tokens).map(|index| 1000 + index % 97).collect();
         }
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
@@ -484,7 +505,7 @@ impl Responses {
 
     fn start(&mut self, out: &mut Vec<u8>) {
         if self.sequence == 0 {
-            let response = self.object("in_progress", json!([]), Value::Null);
+            let response = self.streamed(self.object("in_progress", json!([]), Value::Null));
             self.event("response.created", json!({"response": response.clone()}), out);
             self.event("response.in_progress", json!({"response": response}), out);
         }
@@ -587,9 +608,17 @@ impl Responses {
         }
         // Go's nil slice.
         let output = if output.is_empty() { Value::Null } else { Value::Array(output) };
-        let mut response = self.object("completed", output, responses_usage(totals));
+        let mut response = self.streamed(self.object("completed", output, responses_usage(totals)));
         response["completed_at"] = unix_now().into();
         self.event("response.completed", json!({"response": response}), out);
+    }
+
+    /// The response as a stream has it: only there is the absence of a summary of the reasoning written out.
+    fn streamed(&self, mut response: Value) -> Value {
+        if let Some(reasoning) = response["reasoning"].as_object_mut() {
+            reasoning.entry("summary").or_insert(Value::Null);
+        }
+        response
     }
 
     fn whole(&self, whole: &Whole, totals: &Totals) -> Value {
@@ -617,9 +646,12 @@ impl Responses {
         let echo = |name: &str, default: Value| self.echo.get(name).cloned().unwrap_or(default);
         let tools = self.echo.get("tools").and_then(Value::as_array).into_iter().flatten().map(|tool| {
             let part = |name: &str| tool.get(name).cloned().unwrap_or_default();
+            // A Go map: its keys are sorted.
+            let mut parameters = part("parameters");
+            parameters.sort_all_objects();
             json!({
                 "type": part("type"), "name": part("name"), "description": part("description"), "strict": part("strict"),
-                "parameters": part("parameters"),
+                "parameters": parameters,
             })
         });
         let format = self.echo.get("text").and_then(|text| text.get("format")).cloned();

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::json::{Fields, member};
 use super::models::KeepAlive;
+use super::shape::{self, Shape, check_options};
 use super::text;
 
 /// Which API a generation was asked for by.
@@ -29,6 +30,18 @@ impl Surface {
     pub(super) const fn is_native(self) -> bool {
         matches!(self, Self::Chat | Self::Generate)
     }
+
+    /// What its requests are read into.
+    pub(super) const fn shape(self) -> &'static Shape {
+        match self {
+            Self::Chat => &shape::CHAT,
+            Self::Generate => &shape::GENERATE,
+            Self::OpenAiChat => &shape::OPENAI_CHAT,
+            Self::OpenAiCompletion => &shape::OPENAI_COMPLETION,
+            Self::Responses => &shape::RESPONSES,
+            Self::Messages => &shape::MESSAGES,
+        }
+    }
 }
 
 /// A generation that was asked for.
@@ -47,6 +60,8 @@ pub(super) struct Ask {
     pub(super) web_search: bool,
     pub(super) format: Format,
     pub(super) think: Option<bool>,
+    /// What Ollama says of an option of a wrong type, when it comes to load the model.
+    pub(super) bad_option: Option<String>,
     /// Most tokens of the answer.
     pub(super) cap: Option<u32>,
     pub(super) keep_alive: Keep,
@@ -111,6 +126,8 @@ pub(super) enum Format {
     Text,
     Json,
     Schema(Value),
+    /// Something else, at which the runner fails.
+    Unknown(Value),
 }
 
 /// What becomes of the model afterwards.
@@ -128,19 +145,6 @@ impl Invalid {
     fn new(text: &str) -> Self {
         Self(text.to_owned())
     }
-
-    /// What Go's decoder says of a value of the wrong type.
-    fn wrong_type(value: &Value, field: &str, wanted: &str) -> Self {
-        let found = match value {
-            Value::String(_) => "string",
-            Value::Number(_) => "number",
-            Value::Bool(_) => "bool",
-            Value::Array(_) => "array",
-            Value::Object(_) => "object",
-            Value::Null => "null",
-        };
-        Self(format!("json: cannot unmarshal {found} into Go struct field .{field} of type {wanted}"))
-    }
 }
 
 impl Ask {
@@ -152,7 +156,7 @@ impl Ask {
             Surface::Generate => native_prompt(fields, &mut talk),
             Surface::OpenAiChat => openai_messages(fields, &mut talk)?,
             Surface::OpenAiCompletion => {
-                let prompt = string(fields, "prompt")?;
+                let prompt = string(fields, "prompt");
                 if !prompt.is_empty() {
                     talk.add("user", prompt.to_owned(), &[]);
                 }
@@ -168,14 +172,10 @@ impl Ask {
             Surface::Responses => fields.get("max_output_tokens"),
         };
         let (tools, web_search) = tools(surface, fields);
-        let stream = match fields.get("stream") {
-            None => surface.is_native(),
-            Some(Value::Bool(stream)) => *stream,
-            Some(other) => return Err(Invalid::wrong_type(other, "stream", "bool")),
-        };
+        let stream = fields.get("stream").and_then(Value::as_bool).unwrap_or(surface.is_native());
         Ok(Self {
             surface,
-            model: string(fields, "model")?.to_owned(),
+            model: string(fields, "model").to_owned(),
             stream,
             include_usage: fields.get("stream_options").and_then(|options| member(options, "include_usage"))
                 == Some(&Value::Bool(true)),
@@ -185,21 +185,19 @@ impl Ask {
             web_search,
             format: format(surface, fields),
             think: think(surface, fields)?,
+            bad_option: if surface.is_native() { check_options(options).err() } else { None },
             // Zero and below mean "as many as there are".
             cap: cap.and_then(Value::as_i64).filter(|cap| *cap > 0).map(|cap| u32::try_from(cap).unwrap_or(u32::MAX)),
-            keep_alive: keep_alive(fields)?,
+            // The other surfaces do not know of it.
+            keep_alive: if surface.is_native() { keep_alive(fields)? } else { Keep::Loaded(KeepAlive::Default) },
             echo: if surface == Surface::Responses { echo(fields) } else { Value::Null },
         })
     }
 }
 
 /// A text field that may be absent.
-pub(super) fn string<'a>(fields: &'a Fields, name: &str) -> Result<&'a str, Invalid> {
-    match fields.get(name) {
-        None => Ok(""),
-        Some(Value::String(text)) => Ok(text),
-        Some(other) => Err(Invalid::wrong_type(other, name, "string")),
-    }
+pub(super) fn string<'a>(fields: &'a Fields, name: &str) -> &'a str {
+    fields.text(name).unwrap_or_default()
 }
 
 /// How long to keep the model, or that it is to go.
@@ -207,8 +205,10 @@ pub(super) fn keep_alive(fields: &Fields) -> Result<Keep, Invalid> {
     let seconds = match fields.get("keep_alive") {
         None => return Ok(Keep::Loaded(KeepAlive::Default)),
         Some(Value::Number(seconds)) => seconds.as_f64().unwrap_or_default(),
-        Some(Value::String(text)) => go_duration(text).ok_or_else(|| Invalid(format!("time: invalid duration {text:?}")))?,
-        Some(other) => return Err(Invalid::wrong_type(other, "keep_alive", "api.Duration")),
+        Some(other) => {
+            let text = other.as_str().unwrap_or_default();
+            go_duration(text).ok_or_else(|| Invalid(format!("time: invalid duration {text:?}")))?
+        }
     };
     Ok(if seconds == 0.0 {
         Keep::Unload
@@ -286,7 +286,9 @@ fn format(surface: Surface, fields: &Fields) -> Format {
         Surface::Chat | Surface::Generate => match fields.get("format") {
             Some(Value::String(json)) if json == "json" => Format::Json,
             Some(object @ Value::Object(_)) => Format::Schema(object.clone()),
-            _ => Format::Text,
+            None => Format::Text,
+            Some(Value::String(text)) if text.is_empty() => Format::Text,
+            Some(other) => Format::Unknown(other.clone()),
         },
         Surface::OpenAiChat => {
             let wanted = fields.get("response_format");
@@ -393,7 +395,7 @@ fn image_of(url: &str) -> Result<&str, Invalid> {
 }
 
 fn anthropic_messages(fields: &Fields, talk: &mut Talk) -> Result<(), Invalid> {
-    if string(fields, "model")?.is_empty() {
+    if string(fields, "model").is_empty() {
         return Err(Invalid::new("model is required"));
     }
     if fields.get("max_tokens").and_then(Value::as_i64).unwrap_or_default() <= 0 {
@@ -440,7 +442,7 @@ fn block_text(content: &Value) -> String {
 }
 
 fn response_items(fields: &Fields, talk: &mut Talk) -> Result<(), Invalid> {
-    let instructions = string(fields, "instructions")?;
+    let instructions = string(fields, "instructions");
     if !instructions.is_empty() {
         talk.add("system", instructions.to_owned(), &[]);
     }
@@ -452,7 +454,15 @@ fn response_items(fields: &Fields, talk: &mut Talk) -> Result<(), Invalid> {
             }
         }
         Some(Value::String(_)) | None => {}
-        Some(_) => return Err(Invalid::new("input must be a string or array")),
+        Some(other) => {
+            let found = match other {
+                Value::Bool(_) => "bool",
+                Value::Number(_) => "number",
+                _ => "object",
+            };
+            let text = format!("json: cannot unmarshal {found} into Go value of type []json.RawMessage");
+            return Err(Invalid(format!("input must be a string or array: {text}")));
+        }
     }
     Ok(())
 }
@@ -496,7 +506,7 @@ mod tests {
     use super::*;
 
     fn ask(surface: Surface, body: &Value) -> Result<Ask, Invalid> {
-        Ask::parse(surface, &Fields::parse(body.to_string().as_bytes()).unwrap())
+        Ask::parse(surface, &Fields::parse(body.to_string().as_bytes(), surface.shape()).unwrap())
     }
 
     #[test]
@@ -532,24 +542,21 @@ mod tests {
 
     #[test]
     fn keep_alive_is_read_as_a_go_duration() {
-        let keep = |value: Value| keep_alive(&Fields::parse(json!({"keep_alive": value}).to_string().as_bytes()).unwrap());
+        let keep =
+            |value: Value| keep_alive(&Fields::parse(json!({"keep_alive": value}).to_string().as_bytes(), &shape::CHAT).unwrap());
         assert_eq!(keep(json!("1h30m")), Ok(Keep::Loaded(KeepAlive::For(Duration::from_secs(5400)))));
         assert_eq!(keep(json!(30)), Ok(Keep::Loaded(KeepAlive::For(Duration::from_secs(30)))));
         assert_eq!(keep(json!("-1s")), Ok(Keep::Loaded(KeepAlive::Forever)));
         assert_eq!(keep(json!(0)), Ok(Keep::Unload));
         assert_eq!(keep(json!("0")), Ok(Keep::Unload));
-        for bad in [json!("soon"), json!(""), json!("5"), json!([1])] {
+        for bad in [json!("soon"), json!(""), json!("5")] {
             assert!(keep(bad.clone()).is_err(), "{bad}");
         }
     }
 
     #[test]
-    fn wrong_types_and_values_are_refused() {
+    fn wrong_values_are_refused() {
         let refused = |surface, body: Value| ask(surface, &body).unwrap_err().0;
-        assert_eq!(
-            refused(Surface::Chat, json!({"stream": "no"})),
-            "json: cannot unmarshal string into Go struct field .stream of type bool"
-        );
         assert_eq!(
             refused(Surface::Generate, json!({"think": "hard"})),
             "invalid think value: \"hard\" (must be \"high\", \"medium\", \"low\", \"max\", true, or false)"

@@ -7,26 +7,30 @@ use std::time::Instant;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::header::{CACHE_CONTROL, CONNECTION, HOST, HeaderValue, LOCATION, ORIGIN};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, HOST, HeaderValue, LOCATION, ORIGIN};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::Shared;
-use super::answer::{Answer, Pull, stream, whole};
+use super::answer::{Answer, Pull, flushed, stream, whole};
 use super::gate::Point;
-use super::generation::{End, Opening, Script};
+use super::generation::{AT_ONCE, End, Opening, Script, totals};
 use super::grammar::Spec;
 use super::json::{BadBody, Fields, encode};
 use super::log::{Ticket, ViolationKind};
-use super::models::{Capability, KeepAlive, Model, Source, full_name, source};
-use super::render::{RUNNER_STOPPED, Renderer};
-use super::request::{Ask, Invalid, Keep, Surface, keep_alive, string};
+use super::models::{Capability, KeepAlive, Model, Source, full_name, is_name, source};
+use super::render::{RUNNER_DIED, RUNNER_STOPPED, Renderer};
+use super::request::{Ask, Format, Invalid, Keep, Surface, keep_alive, string};
+use super::shape::{self, Shape, check_options};
 use super::text::{mix, seed};
 
 /// What Ollama says when its queue is full; the two spaces are its own.
 const BUSY: &str = "server busy, please try again.  maximum pending requests exceeded";
 const JSON: &str = "application/json; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+/// What Ollama says of a model's name that cannot be one.
+const BAD_NAME: &str = "invalid model name";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// A path that is answered.
@@ -88,11 +92,18 @@ impl<'a> Route<'a> {
 
     fn takes(self, method: &Method) -> bool {
         match self {
-            Self::Root | Self::Version | Self::Tags => method == Method::GET || method == Method::HEAD,
-            Self::Status | Self::Ps | Self::OpenAiModels | Self::OpenAiModel(_) => method == Method::GET,
-            Self::Delete => method == Method::DELETE,
             Self::Forbidden => true,
-            _ => method == Method::POST,
+            _ => self.methods().split(", ").any(|known| known == method.as_str()),
+        }
+    }
+
+    /// The methods that it has, as gin names them.
+    const fn methods(self) -> &'static str {
+        match self {
+            Self::Root | Self::Version | Self::Tags => "HEAD, GET",
+            Self::Status | Self::Ps | Self::OpenAiModels | Self::OpenAiModel(_) => "GET",
+            Self::Delete => "DELETE",
+            _ => "POST",
         }
     }
 }
@@ -142,7 +153,28 @@ impl Refused {
     }
 
     fn answer(self, manners: Manners) -> Response<Answer> {
-        let Self { status, text, early } = self;
+        let (status, early) = (self.status, self.early);
+        let mut body = self.body(manners);
+        if early || manners == Manners::Ollama {
+            return whole(status, JSON, body);
+        }
+        // Go's encoder ends a document with a newline; gin's does not.
+        body.push(b'\n');
+        whole(status, "application/json", body)
+    }
+
+    /// The same in a stream's place.
+    fn flushed(self, manners: Manners) -> Response<Answer> {
+        let status = self.status;
+        let mut body = self.body(manners);
+        if manners != Manners::Ollama {
+            body.push(b'\n');
+        }
+        flushed(status, "application/json", body.into())
+    }
+
+    fn body(self, manners: Manners) -> Vec<u8> {
+        let Self { status, text, .. } = self;
         let kind = match (status.as_u16(), manners) {
             (400, _) => "invalid_request_error",
             (404, _) => "not_found_error",
@@ -162,13 +194,7 @@ impl Refused {
                 json!({"type": "error", "error": {"type": kind, "message": text}, "request_id": "req_0123456789abcdef01234567"})
             }
         };
-        let mut body = encode(&value);
-        if early || manners == Manners::Ollama {
-            return whole(status, JSON, body);
-        }
-        // Go's encoder ends a document with a newline; gin's does not.
-        body.push(b'\n');
-        whole(status, "application/json", body)
+        encode(&value)
     }
 }
 
@@ -198,7 +224,9 @@ pub(super) async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> R
     };
     if !route.takes(&head.method) {
         ticket.finish();
-        return Ok(whole(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "405 method not allowed"));
+        let mut answer = whole(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "405 method not allowed");
+        answer.headers_mut().insert(ALLOW, HeaderValue::from_static(route.methods()));
+        return Ok(answer);
     }
     let body = body.collect().await.map_err(std::io::Error::other)?.to_bytes();
     ticket.body(&body);
@@ -218,8 +246,11 @@ pub(super) async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> R
 fn elsewhere(path: &str, method: &Method) -> Response<Answer> {
     let shorter = path.trim_end_matches('/');
     if shorter.len() + 1 == path.len() && Route::of(shorter).is_some_and(|route| route.takes(method)) {
-        let status = if method == Method::GET { StatusCode::MOVED_PERMANENTLY } else { StatusCode::TEMPORARY_REDIRECT };
-        let mut answer = whole(status, "", Bytes::new());
+        let mut answer = match *method {
+            Method::GET => whole(StatusCode::MOVED_PERMANENTLY, HTML, format!("<a href=\"{shorter}\">Moved Permanently</a>.\n\n")),
+            Method::HEAD => whole(StatusCode::TEMPORARY_REDIRECT, HTML, Bytes::new()),
+            _ => whole(StatusCode::TEMPORARY_REDIRECT, "", Bytes::new()),
+        };
         if let Ok(location) = HeaderValue::from_str(shorter) {
             answer.headers_mut().insert(LOCATION, location);
         }
@@ -292,25 +323,27 @@ fn at_once(shared: &Shared, route: Route<'_>, path: &str, body: &Bytes) -> Respo
     }
 }
 
-fn read(body: &Bytes, manners: Manners) -> Result<Fields, Refused> {
-    Fields::parse(body).map_err(|bad| {
-        let text = match bad {
+fn read(body: &Bytes, shape: &Shape, manners: Manners) -> Result<Fields, Refused> {
+    let early = |text: String| Refused { early: true, ..Refused::bad(text) };
+    let fields = Fields::parse(body, shape).map_err(|bad| {
+        early(match bad {
             BadBody::Empty if manners == Manners::Ollama => "missing request body".to_owned(),
             BadBody::Empty => "EOF".to_owned(),
             BadBody::Malformed(text) => text,
-        };
-        Refused { early: true, ..Refused::bad(text) }
-    })
+        })
+    })?;
+    shape.check(&fields).map_err(early)?;
+    Ok(fields)
 }
 
 /// The model that `model` or the older `name` names.
-fn named(fields: &Fields) -> Result<String, Refused> {
-    let (model, name) = (string(fields, "model")?, string(fields, "name")?);
-    Ok(if model.is_empty() { name } else { model }.to_owned())
+fn named(fields: &Fields) -> String {
+    let (model, name) = (string(fields, "model"), string(fields, "name"));
+    if model.is_empty() { name } else { model }.to_owned()
 }
 
 fn show(shared: &Shared, path: &str, body: &Bytes) -> Result<Value, Refused> {
-    let name = named(&read(body, Manners::Ollama)?)?;
+    let name = named(&read(body, &shape::SHOW, Manners::Ollama)?);
     if name.is_empty() {
         return Err(Refused::bad("model is required"));
     }
@@ -327,12 +360,21 @@ fn found_to_show(shared: &Shared, path: &str, name: &str) -> Result<Model, Refus
         }
         Source::Any | Source::Local => {}
     }
+    if !is_name(base) {
+        return Err(Refused::bad(BAD_NAME));
+    }
     let found = shared.model(base).filter(|model| from == Source::Any || model.remote.is_none());
     found.ok_or_else(|| Refused::not_found(&full_name(base)))
 }
 
 fn delete(shared: &Shared, body: &Bytes) -> Result<(), Refused> {
-    let name = named(&read(body, Manners::Ollama)?)?;
+    let name = named(&read(body, &shape::DELETE, Manners::Ollama)?);
+    if name.is_empty() {
+        return Err(Refused::bad("model is required"));
+    }
+    if !is_name(source(&name).0) {
+        return Err(Refused::bad(format!("name {name:?} is invalid")));
+    }
     if shared.store().remove(source(&name).0) { Ok(()) } else { Err(Refused::not_found(&name)) }
 }
 
@@ -347,10 +389,10 @@ fn cloud_model(name: &str) -> Model {
 }
 
 async fn pull(shared: &Arc<Shared>, body: &Bytes, mut ticket: Ticket) -> Response<Answer> {
-    let wanted = read(body, Manners::Ollama).and_then(|fields| {
-        let name = named(&fields)?;
+    let wanted = read(body, &shape::PULL, Manners::Ollama).and_then(|fields| {
+        let name = named(&fields);
         let stream = fields.get("stream") != Some(&Value::Bool(false));
-        if name.is_empty() { Err(Refused::bad("invalid model name")) } else { Ok((full_name(&name), stream)) }
+        if is_name(&name) { Ok((full_name(&name), stream)) } else { Err(Refused::bad(BAD_NAME)) }
     });
     match wanted {
         Err(refused) => {
@@ -373,7 +415,31 @@ async fn generate(
     mut ticket: Ticket,
 ) -> Result<Response<Answer>, Cut> {
     let manners = Manners::from(surface);
-    let admitted = match admit(shared, surface, body) {
+    let asked = read(body, surface.shape(), manners).and_then(|fields| Ok(Ask::parse(surface, &fields)?));
+    let ask = match asked {
+        Ok(ask) => ask,
+        Err(refused) => {
+            ticket.finish();
+            return Ok(refused.answer(manners));
+        }
+    };
+    // Two surfaces prepare the headers of a stream before they know whether there will be one.
+    let no_cache = ask.stream && matches!(surface, Surface::Responses | Surface::Messages);
+    let answer = run(shared, ask, arrived, ticket).await;
+    answer.map(|mut answer| {
+        if no_cache {
+            answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("keep-alive"));
+        }
+        answer
+    })
+}
+
+/// A generation whose request could be read.
+async fn run(shared: &Arc<Shared>, ask: Ask, arrived: Instant, mut ticket: Ticket) -> Result<Response<Answer>, Cut> {
+    let surface = ask.surface;
+    let manners = Manners::from(surface);
+    let admitted = match admit(shared, ask) {
         Ok(admitted) => admitted,
         Err(refused) => {
             ticket.finish();
@@ -404,32 +470,40 @@ async fn generate(
     // Native replies that only load or unload are one document, streamed or not.
     let streamed = ask.stream && (then == Then::Answer || !surface.is_native());
     let renderer = Renderer::new(&ask, spec.padding_kib, model.remote.clone());
+    let failed = match &ask.format {
+        Format::Unknown(format) if then == Then::Answer => {
+            Some(format!("invalid format: {:?}; expected \"json\" or a valid JSON Schema object", format.to_string()))
+        }
+        _ => (spec.fail_at == Some(0)).then(|| RUNNER_DIED.to_owned()),
+    };
+    if then == Then::Load && streamed && surface == Surface::OpenAiCompletion {
+        let (mut renderer, mut body) = (renderer, Vec::new());
+        renderer.finish(&totals(&script, &spec, arrived), &mut body);
+        ticket.finish();
+        return Ok(whole(StatusCode::OK, renderer.content_type(), body));
+    }
     let opening = Opening { renderer, script, spec, gates: shared.gates.clone(), model: model.name, permit, arrived, ticket };
     if then == Then::Answer {
         opening.first_token().await;
+    }
+    if let Some(text) = failed {
+        let mut ticket = opening.ticket;
+        ticket.finish();
+        let refused = Refused::new(StatusCode::INTERNAL_SERVER_ERROR, text);
+        // Nothing is out yet, so this failure still has a status, though the answer to it is on its way as a stream.
+        return Ok(if streamed { refused.flushed(manners) } else { refused.answer(manners) });
     }
     if !streamed {
         let (end, mut ticket) = opening.run_to_end().await;
         ticket.finish();
         return match end {
             End::Whole(kind, bytes) => Ok(whole(StatusCode::OK, kind, bytes)),
-            End::Failed => Ok(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, RUNNER_STOPPED).answer(manners)),
+            End::Failed => Ok(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, RUNNER_DIED).answer(manners)),
             End::Cut => Err(std::io::Error::other("cut as the model's name asks")),
         };
     }
-    if opening.spec.fail_at == Some(0) {
-        // Nothing is out yet, so this failure still has a status.
-        let mut ticket = opening.ticket;
-        ticket.finish();
-        return Ok(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, RUNNER_STOPPED).answer(manners));
-    }
-    let (kind, no_cache) = (opening.renderer.content_type(), opening.renderer.says_no_cache());
-    let mut answer = stream(kind, Answer::Stream(Box::new(opening.stream())));
-    if no_cache {
-        answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("keep-alive"));
-    }
-    Ok(answer)
+    let kind = opening.renderer.content_type();
+    Ok(stream(kind, Answer::Stream(Box::new(opening.stream()))))
 }
 
 /// A generation that may start.
@@ -449,8 +523,8 @@ enum Then {
     Unload,
 }
 
-fn admit(shared: &Shared, surface: Surface, body: &Bytes) -> Result<Admitted, Refused> {
-    let ask = Ask::parse(surface, &read(body, surface.into())?)?;
+fn admit(shared: &Shared, ask: Ask) -> Result<Admitted, Refused> {
+    let surface = ask.surface;
     if ask.model.is_empty() {
         let generate = matches!(surface, Surface::Generate | Surface::OpenAiCompletion);
         return Err(if generate { Refused::not_found("") } else { Refused::bad("model is required") });
@@ -481,6 +555,9 @@ fn admit(shared: &Shared, surface: Surface, body: &Bytes) -> Result<Admitted, Re
     if !ask.tools.is_empty() && !model.can(Capability::Tools) {
         return Err(Refused::bad(format!("registry.ollama.ai/library/{} does not support tools", model.name)));
     }
+    if let Some(text) = &ask.bad_option {
+        return Err(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, text));
+    }
     Ok(Admitted { ask, model, spec, think, then: if empty { Then::Load } else { Then::Answer } })
 }
 
@@ -493,6 +570,9 @@ fn reached(shared: &Shared, name: &str, missing: impl Fn() -> Refused) -> Result
     if from == Source::Cloud {
         shared.log.violation(ViolationKind::CloudModel, "", name);
         return Ok(cloud_model(name));
+    }
+    if !is_name(base) {
+        return Err(Refused::bad(BAD_NAME));
     }
     let model = shared.model(base).ok_or_else(&missing)?;
     if model.remote.is_some() {
@@ -570,9 +650,8 @@ async fn embed(shared: &Arc<Shared>, route: Route<'_>, body: &Bytes, mut ticket:
             let mut answer = json!({"model": asked.name, "embeddings": vectors});
             if !asked.inputs.is_empty() {
                 answer["total_duration"] = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX).into();
-                if !asked.spec.load.is_zero() {
-                    answer["load_duration"] = u64::try_from(asked.spec.load.as_nanos()).unwrap_or(u64::MAX).into();
-                }
+                let load = asked.spec.load.max(AT_ONCE);
+                answer["load_duration"] = u64::try_from(load.as_nanos()).unwrap_or(u64::MAX).into();
                 answer["prompt_eval_count"] = asked.tokens.into();
             }
             whole(StatusCode::OK, JSON, encode(&answer))
@@ -610,51 +689,61 @@ impl Embedding {
 
 fn admit_embedding(shared: &Shared, route: Route<'_>, body: &Bytes) -> Result<Embedding, Refused> {
     let manners = if route == Route::OpenAiEmbeddings { Manners::OpenAi } else { Manners::Ollama };
-    let fields = read(body, manners)?;
-    let encoding = string(&fields, "encoding_format")?;
+    let shape = match route {
+        Route::OpenAiEmbeddings => &shape::OPENAI_EMBEDDINGS,
+        Route::OldEmbeddings => &shape::OLD_EMBEDDINGS,
+        _ => &shape::EMBED,
+    };
+    let fields = read(body, shape, manners)?;
+    let encoding = string(&fields, "encoding_format");
     if route == Route::OpenAiEmbeddings && !["", "float", "base64"].iter().any(|known| encoding.eq_ignore_ascii_case(known)) {
         let text = format!("Invalid value for 'encoding_format' = {encoding}. Supported values: ['float', 'base64'].");
         return Err(Refused { early: true, ..Refused::bad(text) });
     }
-    let inputs = inputs(&fields, route)?;
-    let name = string(&fields, "model")?.to_owned();
+    let name = string(&fields, "model").to_owned();
+    let keep = match keep_alive(&fields) {
+        // This surface does not know of it.
+        _ if route == Route::OpenAiEmbeddings => KeepAlive::Default,
+        keep => match keep? {
+            Keep::Loaded(keep) => keep,
+            Keep::Unload => KeepAlive::For(std::time::Duration::ZERO),
+        },
+    };
+    let given = given(&fields, route)?;
     if name.is_empty() {
         return Err(if route == Route::OldEmbeddings { Refused::bad("model is required") } else { Refused::not_found("") });
     }
+    let inputs = texts(given)?;
     let model = reached(shared, &name, || Refused::not_pulled(&name))?;
     let spec = Spec::parse(&name);
     if let Some(status) = spec.status {
         return Err(as_asked(status, &name));
     }
+    check_options(fields.get("options")).map_err(|text| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, text))?;
     let tokens: Vec<u64> = inputs.iter().map(|input| input.len().div_ceil(4).max(1) as u64).collect();
     let limit =
         fields.get("options").and_then(|options| options.get("num_ctx")?.as_u64()).unwrap_or(u64::MAX).min(model.context_length);
     if fields.get("truncate") == Some(&Value::Bool(false)) && tokens.iter().any(|tokens| *tokens > limit) {
         return Err(Refused::bad("the input length exceeds the context length"));
     }
-    let keep = match keep_alive(&fields)? {
-        Keep::Loaded(keep) => keep,
-        Keep::Unload => KeepAlive::For(std::time::Duration::ZERO),
-    };
     let wanted = fields.get("dimensions").and_then(Value::as_u64).filter(|wanted| *wanted > 0).unwrap_or(u64::MAX);
     let dimensions = usize::try_from(wanted).unwrap_or(usize::MAX).min(spec.dimensions);
     let tokens = tokens.iter().map(|tokens| (*tokens).min(limit)).sum();
     Ok(Embedding { name, model, spec, keep, inputs, dimensions, tokens, base64: encoding.eq_ignore_ascii_case("base64") })
 }
 
-fn inputs(fields: &Fields, route: Route<'_>) -> Result<Vec<String>, Refused> {
-    let invalid = |text: &str| Refused { early: true, ..Refused::bad(text) };
+/// What is to be turned into vectors, as it came; the newer OpenAI surface must be given something.
+fn given<'a>(fields: &'a Fields, route: Route<'_>) -> Result<Vec<&'a Value>, Refused> {
     let openai = route == Route::OpenAiEmbeddings;
-    let input = fields.get(if route == Route::OldEmbeddings { "prompt" } else { "input" });
-    match input {
+    match fields.get(if route == Route::OldEmbeddings { "prompt" } else { "input" }) {
         Some(Value::String(text)) if text.is_empty() && !openai => Ok(Vec::new()),
-        Some(Value::String(text)) => Ok(vec![text.clone()]),
-        Some(Value::Array(texts)) if texts.is_empty() && openai => Err(invalid("invalid input")),
-        Some(Value::Array(texts)) => {
-            texts.iter().map(|text| text.as_str().map(str::to_owned).ok_or_else(|| invalid("invalid input type"))).collect()
-        }
-        None if openai => Err(invalid("invalid input")),
-        None => Ok(Vec::new()),
-        Some(_) => Err(invalid("invalid input type")),
+        Some(Value::Array(texts)) if !(openai && texts.is_empty()) => Ok(texts.iter().collect()),
+        None | Some(Value::Array(_)) if openai => Err(Refused { early: true, ..Refused::bad("invalid input") }),
+        None | Some(Value::Array(_)) => Ok(Vec::new()),
+        Some(other) => Ok(vec![other]),
     }
+}
+
+fn texts(given: Vec<&Value>) -> Result<Vec<String>, Refused> {
+    given.into_iter().map(|text| text.as_str().map(str::to_owned).ok_or_else(|| Refused::bad("invalid input type"))).collect()
 }

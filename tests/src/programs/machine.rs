@@ -83,6 +83,12 @@ impl Machine {
         self
     }
 
+    /// The same machine, used by somebody else: files and environment are the first user's.
+    #[must_use]
+    pub fn used_by(&self, user: u32) -> Self {
+        Self { user: Some(user), ..self.clone() }
+    }
+
     /// The same, in this network namespace. Needs root.
     #[must_use]
     pub fn in_network(mut self, namespace: &str) -> Self {
@@ -118,11 +124,13 @@ impl Machine {
     /// Starts a program of the workspace.
     #[must_use]
     pub fn start(&self, name: &str, words: &[&str]) -> Service {
-        let path = match &self.programs {
-            Some(copies) => copies.join(name),
-            None => program(name),
-        };
-        self.start_as(name, &path, words)
+        self.start_as(name, &self.program(name), words)
+    }
+
+    /// Where a program of the workspace lies for this user.
+    #[must_use]
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.programs.as_ref().map_or_else(|| program(name), |copies| copies.join(name))
     }
 
     /// Starts any program, such as curl.

@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::PathBuf,
-    process::Child,
+    process::{Child, ExitStatus},
     sync::{Mutex, MutexGuard},
 };
 
@@ -73,8 +73,16 @@ impl Service {
     ///
     /// # Panics
     /// When it does not end in time.
-    pub fn wait(&mut self) -> Option<i32> {
-        until("a process to end", || self.child().try_wait().ok().flatten()).code()
+    pub fn wait(&self) -> Option<i32> {
+        self.end().code()
+    }
+
+    /// Waits for its end and says which it was.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub fn end(&self) -> ExitStatus {
+        until("a process to end", || self.child().try_wait().ok().flatten())
     }
 
     /// Waits for its end and says what it printed.
@@ -82,7 +90,7 @@ impl Service {
     /// # Panics
     /// When it does not end in time.
     #[must_use]
-    pub fn ended(mut self) -> Said {
+    pub fn ended(self) -> Said {
         let code = self.wait().unwrap_or(-1);
         Said { code, out: self.out(), err: self.err() }
     }

@@ -63,25 +63,35 @@ impl Lockout {
         Self { limit, pause, failures: Mutex::default() }
     }
 
-    /// How long this address must still wait; `None` when it may try.
-    pub(super) fn locked(&self, address: IpAddr, now: Instant) -> Option<Duration> {
-        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((count, last)) = failures.get(&counted(address)) else {
-            return (failures.len() >= MOST).then_some(self.pause);
-        };
-        (*count >= self.limit).then(|| self.pause.saturating_sub(now.duration_since(*last))).filter(|wait| !wait.is_zero())
-    }
-
-    /// Counts a failure.
-    pub(super) fn failed(&self, address: IpAddr, now: Instant) {
+    /// Counts a try as a failure until it is forgiven, or says how long this address must still wait. Counting comes first, so that
+    /// a thousand tries at once are a thousand tries.
+    pub(super) fn try_once(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         let past = |at: Instant| now.duration_since(at) >= self.pause;
         if failures.len() >= TIDY_AT {
             failures.retain(|_, (_, last)| !past(*last));
         }
-        let (count, last) = failures.entry(counted(address)).or_insert((0, now));
-        *count = if past(*last) { 1 } else { *count + 1 };
-        *last = now;
+        let address = counted(address);
+        if failures.len() >= MOST && !failures.contains_key(&address) {
+            return Err(self.pause);
+        }
+        let (count, last) = failures.entry(address).or_insert((0, now));
+        if past(*last) {
+            *count = 0;
+        }
+        if *count >= self.limit {
+            return Err(self.pause.saturating_sub(now.duration_since(*last)));
+        }
+        (*count, *last) = (*count + 1, now);
+        Ok(())
+    }
+
+    /// The try was none.
+    pub(super) fn forgive(&self, address: IpAddr) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((count, _)) = failures.get_mut(&counted(address)) {
+            *count = count.saturating_sub(1);
+        }
     }
 }
 
@@ -107,13 +117,25 @@ mod tests {
     fn a_lockout_ends_and_forgets() {
         let lockout = Lockout::new(2, 10 * SECOND);
         let (start, here) = (Instant::now(), IpAddr::from([192, 0, 2, 1]));
-        lockout.failed(here, start);
-        assert_eq!(lockout.locked(here, start), None);
-        lockout.failed(here, start + SECOND);
-        assert_eq!(lockout.locked(here, start + 3 * SECOND), Some(8 * SECOND));
-        assert_eq!(lockout.locked(IpAddr::from([192, 0, 2, 2]), start + 3 * SECOND), None);
-        assert_eq!(lockout.locked(here, start + 11 * SECOND), None);
-        lockout.failed(here, start + 12 * SECOND);
-        assert_eq!(lockout.locked(here, start + 12 * SECOND), None);
+        assert_eq!(lockout.try_once(here, start), Ok(()));
+        lockout.forgive(here);
+        assert_eq!(lockout.try_once(here, start), Ok(()));
+        assert_eq!(lockout.try_once(here, start + SECOND), Ok(()));
+        assert_eq!(lockout.try_once(here, start + 3 * SECOND), Err(8 * SECOND));
+        assert_eq!(lockout.try_once(IpAddr::from([192, 0, 2, 2]), start + 3 * SECOND), Ok(()));
+        assert_eq!(lockout.try_once(here, start + 11 * SECOND), Ok(()));
+        assert_eq!(lockout.try_once(here, start + 12 * SECOND), Ok(()));
+        assert_eq!(lockout.try_once(here, start + 12 * SECOND), Err(10 * SECOND));
+    }
+
+    #[test]
+    fn too_many_addresses_shut_the_door_for_one_pause_only() {
+        let lockout = Lockout::new(2, 10 * SECOND);
+        let (start, new) = (Instant::now(), IpAddr::from([192, 0, 2, 1]));
+        for number in 0..u32::try_from(MOST).unwrap() {
+            assert_eq!(lockout.try_once(IpAddr::from((0x0a00_0000 + number).to_be_bytes()), start), Ok(()));
+        }
+        assert_eq!(lockout.try_once(new, start + SECOND), Err(10 * SECOND));
+        assert_eq!(lockout.try_once(new, start + 10 * SECOND), Ok(()));
     }
 }

@@ -22,14 +22,14 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use wire::{UserId, fingerprint::Fingerprint};
 
-use super::{PAGE_PATH, Pairing, display_code, read_code};
+use super::{Inner, PAGE_PATH, Pairing, display_code, read_code};
 use crate::{
     account::{
-        api_key::{PresentedKey, random_bytes},
+        api_key::{Kid, PresentedKey, random_bytes},
         authenticate,
     },
     edge::peer::Peer,
-    store::{self, StoreError},
+    store::{self, KeyOwner, StoreError},
 };
 
 /// Where the code is looked up.
@@ -96,19 +96,25 @@ async fn try_review(
 ) -> Result<Response, Problem> {
     must_be_ours(headers, pairing.origin.as_str())?;
     let Form(form) = form.map_err(|_| Problem::Form)?;
-    if let Some(wait) = pairing.wrong_codes.locked(from, Instant::now()) {
-        return Err(Problem::LockedOut(wait));
-    }
+    pairing.wrong_codes.try_once(from, Instant::now()).map_err(Problem::LockedOut)?;
     // The key first: who has none cannot find out which codes exist.
+    let found = find(pairing, form).await;
+    if !matches!(found, Err(Problem::Code)) {
+        pairing.wrong_codes.forgive(from);
+    }
+    let (code, owner, found) = found?;
+    let (key, owner) = (owner.key, owner.user);
+    let ticket = pairing.reviews.open(Reviewed { code, key, owner, hostname: found.request.hostname.clone() });
+    Ok(review_page(&found.request, &ticket))
+}
+
+/// The pairing that waits under the code, and whose it is to be.
+async fn find(pairing: &Inner, form: Review) -> Result<(String, KeyOwner, store::Pairing), Problem> {
     let key: PresentedKey = form.key.trim().parse().map_err(|_| Problem::Key)?;
     let owner = authenticate(&pairing.store, &key).await?.ok_or(Problem::Key)?;
     let code = read_code(&form.code).ok_or(Problem::CodeForm)?;
-    let Some(found) = pairing.store.pending_pairing(&code).await? else {
-        pairing.wrong_codes.failed(from, Instant::now());
-        return Err(Problem::Code);
-    };
-    let ticket = pairing.reviews.open(Reviewed { code, owner: owner.user, hostname: found.request.hostname.clone() });
-    Ok(review_page(&found.request, &ticket))
+    let found = pairing.store.pending_pairing(&code).await?.ok_or(Problem::Code)?;
+    Ok((code, owner, found))
 }
 
 async fn try_decide(
@@ -119,6 +125,10 @@ async fn try_decide(
     must_be_ours(headers, pairing.origin.as_str())?;
     let Form(form) = form.map_err(|_| Problem::Form)?;
     let reviewed = pairing.reviews.take(&form.ticket).ok_or(Problem::Ticket)?;
+    // A key that was revoked since decides nothing.
+    if pairing.store.valid_key(reviewed.key).await?.is_none() {
+        return Err(Problem::Key);
+    }
     let answered = match form.decision {
         Decision::Approve => {
             pairing.store.approve_pairing(&reviewed.code, reviewed.owner, pairing.terms.ends_at()).await.map(|()| "Approved")
@@ -209,6 +219,7 @@ pub(super) struct Reviews {
 /// What the ticket's holder has seen.
 pub(super) struct Reviewed {
     code: String,
+    key: Kid,
     owner: UserId,
     hostname: String,
 }
@@ -362,7 +373,12 @@ mod tests {
 
     #[test]
     fn a_ticket_is_good_once_and_for_a_while() {
-        let reviewed = || Reviewed { code: "BCDFGHJK".into(), owner: UserId::random(), hostname: "box".into() };
+        let reviewed = || Reviewed {
+            code: "BCDFGHJK".into(),
+            key: crate::account::api_key::NewKey::generate(crate::account::api_key::Environment::Test).kid(),
+            owner: UserId::random(),
+            hostname: "box".into(),
+        };
         let reviews = Reviews::new(Duration::from_secs(600));
         let ticket = reviews.open(reviewed());
         assert!(reviews.take("").is_none());
