@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, redirect};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 use wire::{ModelName, relay::Operation};
 
 mod host;
@@ -207,8 +207,8 @@ impl Ollama {
 pub fn project_show(body: &[u8]) -> Option<Bytes> {
     #[derive(Deserialize, Serialize)]
     struct Shown<'a> {
-        #[serde(borrow, skip_serializing_if = "Option::is_none")]
-        details: Option<&'a RawValue>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        details: Option<Value>,
         #[serde(borrow, skip_serializing_if = "Option::is_none")]
         model_info: Option<&'a RawValue>,
         #[serde(borrow, skip_serializing_if = "Option::is_none")]
@@ -216,8 +216,16 @@ pub fn project_show(body: &[u8]) -> Option<Bytes> {
         #[serde(borrow, skip_serializing_if = "Option::is_none")]
         modified_at: Option<&'a RawValue>,
     }
-    let shown: Shown<'_> = serde_json::from_slice(body).ok()?;
+    let mut shown: Shown<'_> = serde_json::from_slice(body).ok()?;
+    shown.details.iter_mut().for_each(forget_parent);
     serde_json::to_vec(&shown).ok().map(Bytes::from)
+}
+
+/// The parent of a model that was made from a file is that file's path, with the owner's name in it.
+fn forget_parent(details: &mut Value) {
+    if let Some(parent) = details.get_mut("parent_model") {
+        *parent = Value::from("");
+    }
 }
 
 /// Ollama's path for each operation: the only table of its kind.

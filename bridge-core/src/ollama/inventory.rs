@@ -14,7 +14,7 @@ use wire::{
 
 #[cfg(target_os = "linux")]
 use super::listener;
-use super::{Error, Ollama, Version};
+use super::{Error, Ollama, Version, forget_parent};
 use crate::policy::guard::KnownModel;
 
 /// How often Ollama is looked at. It announces nothing, and a change is to be seen within 2 s.
@@ -200,7 +200,8 @@ fn installed(document: &[u8]) -> Option<Vec<Installed>> {
         remote_host: Option<String>,
     }
     let tags: Tags = serde_json::from_slice(document).ok()?;
-    let installed = tags.models.unwrap_or_default().into_iter().filter_map(|tag| {
+    let installed = tags.models.unwrap_or_default().into_iter().filter_map(|mut tag| {
+        forget_parent(&mut tag.details);
         let name: ModelName = tag.name.parse().ok()?;
         let points_elsewhere = [&tag.remote_host, &tag.remote_model].into_iter().flatten().any(|text| !text.is_empty());
         let runs = if points_elsewhere || name.is_cloud() { Runs::Elsewhere } else { Runs::Here };
@@ -214,7 +215,11 @@ fn installed(document: &[u8]) -> Option<Vec<Installed>> {
         };
         Some(Installed { model, runs })
     });
-    Some(installed.collect())
+    let mut installed: Vec<_> = installed.collect();
+    // Newest first, as Ollama has them; those of one second come in another order each time they are asked for.
+    let second = |entry: &Installed| entry.model.modified_at.get(..19).unwrap_or_default().to_owned();
+    installed.sort_by(|a, b| second(b).cmp(&second(a)).then_with(|| a.model.name.cmp(&b.model.name)));
+    Some(installed)
 }
 
 /// `/api/ps`.

@@ -329,7 +329,8 @@ async fn the_inventory_follows_ollama() {
     assert_eq!(first.cloud_disabled, Some(true));
     assert_eq!(first.loaded, []);
     let models: Vec<_> = first.models.iter().map(|m| (m.model.name.as_str(), m.runs)).collect();
-    let elsewhere = [("stub:latest", Runs::Elsewhere), ("gpt-oss:120b-cloud", Runs::Elsewhere)];
+    // Two of one second, in the order of their names.
+    let elsewhere = [("gpt-oss:120b-cloud", Runs::Elsewhere), ("stub:latest", Runs::Elsewhere)];
     assert_eq!(models, [&[("llama3.2:1b", Runs::Here)], &elsewhere[..]].concat());
     let llama = &first.models[0].model;
     assert_eq!((llama.size, llama.digest.as_str(), llama.modified_at.as_str()), (7, "ab", "2026-01-02T03:04:05.6+01:00"));
@@ -405,10 +406,9 @@ async fn a_list_that_cannot_be_read_leaves_the_last_one() {
 #[test]
 fn show_is_relayed_without_what_is_the_owners() {
     let body = br#"{"license":"L","modelfile":"FROM /home/ada/x","parameters":"p","template":"t","system":"secret",
-        "details":{"family":"llama", "n": 1.50},"model_info":{"z":1,"a":2},"capabilities":["completion"],
+        "details":{"family":"llama","parent_model":"/home/ada/.ollama/models/blobs/sha256-ab"},"model_info":{"z":1,"a":2},"capabilities":["completion"],
         "messages":[{"role":"user","content":"c"}],"tensors":[],"modified_at":"now","requires":"0.1"}"#;
-    let kept =
-        r#"{"details":{"family":"llama", "n": 1.50},"model_info":{"z":1,"a":2},"capabilities":["completion"],"modified_at":"now"}"#;
+    let kept = r#"{"details":{"family":"llama","parent_model":""},"model_info":{"z":1,"a":2},"capabilities":["completion"],"modified_at":"now"}"#;
     assert_eq!(project_show(body).unwrap(), kept);
     assert_eq!(project_show(b"{}").unwrap(), "{}");
     for other in [&b"[]"[..], b"", b"{\"details\":1,\"details\":2}", b"{\"details\":", b"\"text\""] {
