@@ -237,7 +237,15 @@ impl Store {
     }
 
     pub(super) fn tags(&self) -> Value {
-        json!({"models": self.models.iter().map(Model::listed).collect::<Vec<_>>()})
+        let listed = self.models.iter().enumerate().map(|(place, model)| {
+            let mut listed = model.listed();
+            // Newest first, a second apart: Ollama has models of one second in another order each time.
+            let second = 11_045_usize.saturating_sub(place);
+            let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+            listed["modified_at"] = format!("2026-01-02T{hour:02}:{minute:02}:{second:02}.678901234Z").into();
+            listed
+        });
+        json!({"models": listed.collect::<Vec<_>>()})
     }
 
     pub(super) fn openai_list(&self) -> Value {
