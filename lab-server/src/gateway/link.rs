@@ -100,19 +100,29 @@ where
         heartbeat: AtomicU64::new(0),
     });
     gateway.registry.link(&device, &link);
-    // A revocation between the hello and this line found no link to end.
-    if !gateway.store.device(device.id).await.is_ok_and(|device| device.is_some_and(|device| device.revoked_at.is_none())) {
-        gateway.registry.revoke(device.id);
-    }
     tokio::select! {
         // How it broke is of no use to anyone: the bridge dials again or does not.
         _ = connection => {}
         () = link.ended.cancelled() => {}
-        () = converse(&gateway, device.id, &link) => {}
+        () = begin(&gateway, device.id, &link) => {}
     }
     link.ended.cancel();
     gateway.registry.unlink(device.id, epoch);
     tracing::info!(device = %device.id, epoch, "a bridge's link has ended");
+}
+
+/// Looks once more whether the device may be here, and talks to it until it closes.
+async fn begin(gateway: &Gateway, device: DeviceId, link: &Arc<Link>) {
+    // A revocation between the hello and the registry found no link to end.
+    match gateway.store.device(device).await {
+        Ok(Some(found)) if found.revoked_at.is_none() => converse(gateway, device, link).await,
+        Ok(_) => {
+            gateway.registry.revoke(device);
+            converse(gateway, device, link).await;
+        }
+        // The bridge dials again.
+        Err(error) => tracing::error!(%error, "the device could not be looked up; its link is ended"),
+    }
 }
 
 /// The control stream, both ways. Ends when the bridge closes it.

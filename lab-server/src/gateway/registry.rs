@@ -188,12 +188,12 @@ impl Place {
     }
 
     fn presence(&self, resume_window: Duration) -> Presence {
-        if self.link.borrow().as_ref().is_some_and(|link| link.is_open()) {
-            return Presence::Online;
-        }
-        match self.lost {
-            Some(lost) if lost.elapsed() < resume_window => Presence::Away,
-            _ => Presence::Offline,
+        match (self.link.borrow().as_ref(), self.lost) {
+            (Some(link), _) if link.is_open() => Presence::Online,
+            // It has just broken, and its task has not said so yet.
+            (Some(_), _) => Presence::Away,
+            (None, Some(lost)) if lost.elapsed() < resume_window => Presence::Away,
+            (None, _) => Presence::Offline,
         }
     }
 }
