@@ -56,10 +56,11 @@ async fn callers_who_stop_reading_disturb_nobody() {
         }
         assert_eq!(since(&world), linked, "{model}: the link lives");
         if model.ends_with("s4096") {
-            // 24 MB of answer each: more than a journal holds, so Ollama itself is made to wait and nobody's memory grows.
+            // 24 MB of answer each: more than a journal holds, so Ollama itself is made to wait and nobody's memory grows. What has
+            // crossed the link lies in the callers' own socket buffers, which the system lets grow to 10 MB.
             let waiting = world.ollama.log().iter().filter(|seen| seen.outcome == Outcome::Running).count();
             assert_eq!(waiting, 32, "{model}");
-            assert!(world.network.bytes().0 < 32 * (4 << 20), "{model}: {:?}", world.network.bytes());
+            assert!(world.network.bytes().0 < 32 * (12 << 20), "{model}: {:?}", world.network.bytes());
         }
         drop(stalled);
         world.ollama.wait_for(|log| log.iter().all(|seen| seen.outcome != Outcome::Running)).await;
