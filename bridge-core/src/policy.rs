@@ -344,7 +344,7 @@ impl Ord for Reach {
 
 /// The spelling under which Ollama takes two names for one: it ignores case, and fills in its own registry and the namespace
 /// `library` where they are left out.
-fn shortest(name: &str) -> String {
+pub(crate) fn shortest(name: &str) -> String {
     let name = name.to_ascii_lowercase();
     let path = name.strip_prefix("registry.ollama.ai/").unwrap_or(&name);
     path.strip_prefix("library/").unwrap_or(path).to_owned()

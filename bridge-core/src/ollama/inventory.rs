@@ -15,7 +15,7 @@ use wire::{
 #[cfg(target_os = "linux")]
 use super::listener;
 use super::{Error, Ollama, Version, forget_parent};
-use crate::policy::guard::KnownModel;
+use crate::policy::{guard::KnownModel, shortest};
 
 /// How often Ollama is looked at. It announces nothing, and a change is to be seen within 2 s.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -57,8 +57,8 @@ impl Inventory {
     /// What is known of the model that `name` means, in any spelling under which Ollama would find it.
     #[must_use]
     pub fn known_model(&self, name: &ModelName) -> Option<KnownModel> {
-        let wanted = shortest(name);
-        let mut found = self.models.iter().filter(|m| shortest(&m.model.name) == wanted).peekable();
+        let wanted = shortest(name.as_str());
+        let mut found = self.models.iter().filter(|m| shortest(m.model.name.as_str()) == wanted).peekable();
         found.peek()?;
         // Two entries that differ in case only: which one Ollama takes is its secret, so both must run here.
         Some(if found.all(|m| m.runs == Runs::Here) { KnownModel::Local } else { KnownModel::Remote })
@@ -230,12 +230,4 @@ fn loaded(document: &[u8]) -> Option<Vec<LoadedModel>> {
     }
     let running: Running = serde_json::from_slice(document).ok()?;
     Some(running.models.unwrap_or_default().into_iter().filter_map(|model| serde_json::from_value(model).ok()).collect())
-}
-
-/// The spelling under which Ollama takes two names for one: it ignores case, and fills in its own registry and the namespace
-/// `library` where they are left out.
-fn shortest(name: &ModelName) -> String {
-    let name = name.as_str().to_ascii_lowercase();
-    let path = name.strip_prefix("registry.ollama.ai/").unwrap_or(&name);
-    path.strip_prefix("library/").unwrap_or(path).to_owned()
 }
