@@ -4,7 +4,9 @@
 
 mod bench;
 mod clients;
+mod cloud;
 mod curl;
+mod r#gen;
 mod home;
 mod packages;
 mod run;
@@ -32,6 +34,8 @@ enum Verb {
     Run(run::Args),
     /// Install what the tests need and run all of them
     Test(suite::Args),
+    /// Make again what is committed but made by a program
+    Gen(r#gen::Args),
     /// Measure the way through the Lab beside the direct one, in a release build
     Bench(bench::Args),
 }
@@ -40,6 +44,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Run(args) => run::run(&args),
         Verb::Test(args) => suite::run(&args),
+        Verb::Gen(args) => r#gen::run(&args),
         Verb::Bench(args) => bench::run(&args),
     };
     match done {

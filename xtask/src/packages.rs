@@ -42,6 +42,13 @@ pub(crate) const TO_TEST: &[Need] = &[
     program("npm", "npm"),
 ];
 
+/// What measuring needs: somebody to be compared with, and a certificate for both.
+pub(crate) const TO_BENCH: &[Need] = &[program("nginx", "nginx-light"), program("openssl", "openssl")];
+
+/// What making the prices again needs: pip, to fetch packages that are read and not run.
+pub(crate) const TO_GEN: &[Need] =
+    &[program("python3", "python3"), Need { sign: Sign::PythonModule("ensurepip"), package: "python3-venv" }];
+
 impl Need {
     fn is_met(&self) -> bool {
         match self.sign {
