@@ -17,13 +17,15 @@ use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use serde::de::IgnoredAny;
 use tokio::time::{Instant, Sleep, sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use wire::{
     Content,
-    relay::{Dialect, Ending, Failure, Outcome},
+    relay::{Ending, Failure, Outcome},
 };
 
 use crate::{
-    Answer, AnswerBody, NotRelayed, Part, RecordOutcome,
+    Answer, AnswerBody, Leash, NotAdmitted, NotRelayed, Part, Protocol, RecordOutcome,
+    cloud::CloudBody,
     error::ProxyError,
     manners::{Manners, Tail, event},
     settle::Entry,
@@ -40,12 +42,51 @@ const LONGEST_ERROR: usize = 64 << 10;
 pub(crate) type Pending = Pin<Box<dyn Future<Output = Result<Answer, NotRelayed>> + Send>>;
 
 /// The body of the proxy's answer.
-pub struct ProxyBody(Kind);
+pub struct ProxyBody {
+    kind: Kind,
+    leash: Leashed,
+}
 
 enum Kind {
     Whole(Option<Content>),
     Relayed(Box<Relayed>),
+    Provided(CloudBody),
 }
+
+/// Whether the key under which an answer runs still holds.
+enum Leashed {
+    /// Nothing runs any more.
+    Free,
+    /// Looked at whenever something passes; while nothing does, nobody waits yet.
+    Held(Leash),
+    /// Nothing passes, and a revocation wakes.
+    Waiting(Pin<Box<WaitForCancellationFutureOwned>>),
+}
+
+impl Leashed {
+    fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Self::Held(leash) = self {
+            *self = Self::Waiting(Box::pin(leash.clone().cancelled_owned()));
+        }
+        match self {
+            Self::Free | Self::Held(_) => Poll::Pending,
+            Self::Waiting(waiting) => waiting.as_mut().poll(cx).map(|()| *self = Self::Free),
+        }
+    }
+
+    fn is_lost(&mut self) -> bool {
+        let lost = matches!(self, Self::Held(leash) if leash.is_cancelled());
+        if lost {
+            *self = Self::Free;
+        }
+        lost
+    }
+}
+
+/// The request's body came too slowly. Whoever reads it from the network fails it with this, and the caller is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the request's body came too slowly")]
+pub struct TooSlow;
 
 /// The answer broke off: what was received is not the whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -55,12 +96,35 @@ pub struct Aborted;
 impl ProxyBody {
     /// A body that is there already.
     pub(crate) fn whole(content: Content) -> Self {
-        Self(Kind::Whole(Some(content)))
+        Self { kind: Kind::Whole(Some(content)), leash: Leashed::Free }
     }
 
     /// A body that comes from a workstation.
-    pub(crate) fn relayed(entry: Entry, dialect: Dialect, manners: Manners, source: Source) -> Self {
-        Self(Kind::Relayed(Box::new(Relayed::new(entry, dialect, manners, source))))
+    pub(crate) fn relayed(entry: Entry, protocol: Protocol, manners: Manners, source: Source, leash: Leash) -> Self {
+        let kind = Kind::Relayed(Box::new(Relayed::new(entry, protocol, manners, source)));
+        Self { kind, leash: Leashed::Held(leash) }
+    }
+
+    /// A body that comes from a provider.
+    pub(crate) fn provided(body: CloudBody, leash: Leash) -> Self {
+        Self { kind: Kind::Provided(body), leash: Leashed::Held(leash) }
+    }
+
+    fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Content, Aborted>>> {
+        match &mut self.kind {
+            Kind::Whole(content) => Poll::Ready(content.take().map(Ok)),
+            Kind::Relayed(relayed) => relayed.poll_content(cx),
+            Kind::Provided(body) => body.poll_content(cx),
+        }
+    }
+
+    /// The key was revoked: the answer ends, and says why.
+    fn revoke(&mut self) {
+        match &mut self.kind {
+            Kind::Whole(_) => {}
+            Kind::Relayed(relayed) => relayed.revoke(),
+            Kind::Provided(body) => body.revoke(),
+        }
     }
 }
 
@@ -69,20 +133,25 @@ impl Body for ProxyBody {
     type Error = Aborted;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Content>, Aborted>>> {
-        match &mut self.0 {
-            Kind::Whole(content) => Poll::Ready(content.take().map(|c| Ok(Frame::data(c)))),
-            Kind::Relayed(relayed) => relayed.poll_content(cx).map(|content| content.map(|c| c.map(Frame::data))),
+        if self.leash.is_lost() {
+            self.revoke();
         }
+        let mut content = self.poll_content(cx);
+        if content.is_pending() && self.leash.poll_lost(cx).is_ready() {
+            self.revoke();
+            content = self.poll_content(cx);
+        }
+        content.map(|content| content.map(|content| content.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(&self.0, Kind::Whole(None))
+        matches!(&self.kind, Kind::Whole(None))
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.kind {
             Kind::Whole(content) => SizeHint::with_exact(content.as_ref().map_or(0, |c| c.len() as u64)),
-            Kind::Relayed(_) => SizeHint::default(),
+            Kind::Relayed(_) | Kind::Provided(_) => SizeHint::default(),
         }
     }
 }
@@ -112,7 +181,7 @@ pub(crate) enum Source {
 /// An answer on its way from a workstation to a caller.
 struct Relayed {
     entry: Entry,
-    dialect: Dialect,
+    protocol: Protocol,
     manners: Manners,
     tail: Tail,
     keepalive: Option<Pin<Box<Sleep>>>,
@@ -146,7 +215,7 @@ enum Close {
 }
 
 impl Relayed {
-    fn new(mut entry: Entry, dialect: Dialect, manners: Manners, source: Source) -> Self {
+    fn new(mut entry: Entry, protocol: Protocol, manners: Manners, source: Source) -> Self {
         let mut next = None;
         let mut tail = Tail::Nothing;
         let stage = match source {
@@ -166,7 +235,7 @@ impl Relayed {
         };
         let silent = tail == Tail::Nothing && next.is_some();
         let keepalive = silent.then(|| Box::pin(sleep(KEEPALIVE_EVERY)));
-        Self { entry, dialect, manners, tail, keepalive, next, stage }
+        Self { entry, protocol, manners, tail, keepalive, next, stage }
     }
 
     fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Content, Aborted>>> {
@@ -239,21 +308,32 @@ impl Relayed {
 
     fn end(&mut self, status: StatusCode, ending: Ending) {
         let (close, outcome) = close(self.manners, status, ending.outcome);
-        self.entry.settle(outcome, ending.usage);
+        if let Some(usage) = ending.usage {
+            self.entry.note_used(usage.into());
+        }
+        self.entry.settle(outcome);
         match close {
             Close::Clean => self.stage = Stage::Over,
             Close::Tell(error) => self.tell(&error),
         }
     }
 
+    /// Dropping what the answer came from is how its workstation is told.
+    fn revoke(&mut self) {
+        if !matches!(self.stage, Stage::Breaking | Stage::Over) {
+            self.next = None;
+            self.fail(&ProxyError::NotAdmitted(NotAdmitted::Unknown));
+        }
+    }
+
     /// The request came to nothing after its head had gone out.
     fn fail(&mut self, error: &ProxyError) {
-        self.entry.settle(RecordOutcome::Failed(error.code()), None);
+        self.entry.settle(RecordOutcome::Failed(error.code()));
         self.tell(error);
     }
 
     fn tell(&mut self, error: &ProxyError) {
-        self.next = self.manners.last_words(self.tail, self.dialect, error, self.entry.request());
+        self.next = self.manners.last_words(self.tail, self.protocol, error, self.entry.request());
         self.stage = if self.next.is_some() { Stage::Over } else { Stage::Breaking };
     }
 
@@ -263,8 +343,8 @@ impl Relayed {
         if !is_an_object {
             return self.fail(&ProxyError::OllamaError);
         }
-        self.entry.settle(RecordOutcome::Failed(ProxyError::OllamaError.code()), None);
-        self.next = Some(event(self.tail, self.dialect, text));
+        self.entry.settle(RecordOutcome::Failed(ProxyError::OllamaError.code()));
+        self.next = Some(event(self.tail, self.protocol, text));
         self.stage = Stage::Over;
     }
 }
@@ -276,7 +356,10 @@ impl Drop for Relayed {
             && let Some(ending) = body.end_in_hand()
         {
             let (_, outcome) = close(self.manners, *status, ending.outcome);
-            self.entry.settle(outcome, ending.usage);
+            if let Some(usage) = ending.usage {
+                self.entry.note_used(usage.into());
+            }
+            self.entry.settle(outcome);
         }
     }
 }

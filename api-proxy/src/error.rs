@@ -13,13 +13,21 @@ use serde_json::json;
 use wire::{
     Content, ModelName, RequestId,
     model::InvalidModelName,
-    relay::{Dialect, Failure, MAX_BODY, Outcome, RESUME_WINDOW, Refusal},
+    relay::{Failure, MAX_BODY, Outcome, RESUME_WINDOW, Refusal},
 };
 
-use crate::{NotAdmitted, NotRelayed, body::ProxyBody, head, scan::Unreadable};
+use crate::{
+    Allowance, NotAdmitted, NotRelayed, NotReserved, Protocol,
+    body::ProxyBody,
+    head,
+    scan::Unreadable,
+    upstream::{BrokenOff, NoAnswer},
+};
 
 /// Response header of an error: its code, also in dialects whose errors have no place for one.
 const ERROR: HeaderName = HeaderName::from_static("x-1k4-error");
+/// Response header: whether an answer is the proxy's own word, `gateway`, or a provider's, `provider`.
+pub(crate) const SOURCE: HeaderName = HeaderName::from_static("x-1k4-source");
 
 /// Why a request comes to nothing, or an answer to no good end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +36,17 @@ pub(crate) enum ProxyError {
     NoSuchRoute,
     #[error("{}", not_admitted(*.0))]
     NotAdmitted(NotAdmitted),
+    /// An address of OpenAI's that is deliberately not served, and why.
+    #[error("{0}")]
+    NotServed(&'static str),
+    #[error("{}", not_reserved(*.0))]
+    NotReserved(NotReserved),
+    #[error("the request's body came too slowly: send it faster, or send less")]
+    BodySlow,
+    #[error("the request's body is compressed: send it as it is, without `content-encoding`")]
+    BodyEncoded,
+    #[error("`background` is not possible here: nobody could fetch the answer later; leave it out")]
+    Background,
     #[error("the request's body is larger than {} MiB: send less, or smaller images", MAX_BODY >> 20)]
     BodyTooLarge,
     #[error("the request's body did not arrive whole: send it again")]
@@ -38,11 +57,16 @@ pub(crate) enum ProxyError {
     ModelMissing,
     #[error("{0}: `GET /v1/models` lists what there is")]
     ModelInvalid(#[from] InvalidModelName),
-    /// A name without `local/` where such a name means a provider's model.
+    /// A name without `local/` that the catalogue does not have, or that nobody here serves in this way. Not repeated: it may be any
+    /// text.
     #[error(
-        "model '{0}' not found: a model on your own workstation is asked for as `local/<model>`, and `GET /v1/models` lists them"
+        "there is no such model here: `GET /v1/models` lists what there is, and a model on your own workstation is asked for as \
+         `local/<model>`"
     )]
-    NotLocal(ModelName),
+    NotInCatalogue,
+    /// A workstation's model, asked for in words that Ollama does not have.
+    #[error("a model on a workstation cannot be asked in this way: use `/v1/chat/completions`, `/v1/messages` or `/api/chat`")]
+    NotForLocal,
     #[error("model '{0}' not found on your workstations: `GET /v1/models` lists what there is")]
     ModelNotFound(ModelName),
     #[error("no workstation of yours goes by that name: `GET /v1/models` lists them as `local@<workstation>/<model>`")]
@@ -68,6 +92,10 @@ pub(crate) enum ProxyError {
     /// An answer with an error status that has no text of its own.
     #[error("Ollama answered with an error: see its log on the workstation, and try again")]
     OllamaError,
+    #[error("{}", no_answer(*.0))]
+    NoAnswer(NoAnswer),
+    #[error("{}", broken_off(*.0))]
+    BrokenOff(BrokenOff),
 }
 
 impl ProxyError {
@@ -84,15 +112,35 @@ impl ProxyError {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::NotAdmitted(NotAdmitted::Missing | NotAdmitted::Malformed | NotAdmitted::Unknown) => StatusCode::UNAUTHORIZED,
+            Self::NotAdmitted(NotAdmitted::Scope) | Self::NotReserved(NotReserved::ModelNotAllowed) => StatusCode::FORBIDDEN,
+            Self::NotAdmitted(NotAdmitted::RateLimited { .. }) | Self::NotReserved(NotReserved::RateLimited { .. }) => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
+            Self::NotReserved(
+                NotReserved::InsufficientCredits
+                | NotReserved::KeySpendLimit
+                | NotReserved::TrialExhausted
+                | NotReserved::InFlight { .. },
+            ) => StatusCode::PAYMENT_REQUIRED,
+            Self::BodySlow => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyEncoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::NotAdmitted(NotAdmitted::Ambiguous)
+            | Self::Background
             | Self::BodyBroken
             | Self::Unreadable(_)
             | Self::ModelMissing
             | Self::ModelInvalid(_)
             | Self::DeviceAmbiguous => StatusCode::BAD_REQUEST,
-            Self::NoSuchRoute | Self::NotLocal(_) | Self::ModelNotFound(_) | Self::DeviceNotFound => StatusCode::NOT_FOUND,
+            Self::NoSuchRoute
+            | Self::NotServed(_)
+            | Self::NotInCatalogue
+            | Self::NotForLocal
+            | Self::ModelNotFound(_)
+            | Self::DeviceNotFound => StatusCode::NOT_FOUND,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotAdmitted(NotAdmitted::Unavailable)
+            | Self::NotReserved(NotReserved::Unavailable)
+            | Self::NoAnswer(NoAnswer::NoProvider { .. })
             | Self::NoWorkstation
             | Self::NoneConnected
             | Self::BridgeOffline
@@ -101,8 +149,12 @@ impl ProxyError {
             | Self::Stopped
             | Self::Broken(Failure::LinkLost) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Refused(refusal) => StatusCode::from_u16(refusal.code.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
-            Self::Broken(Failure::TimeLimit) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Broken(Failure::TimeLimit) | Self::NoAnswer(NoAnswer::Timeout) | Self::BrokenOff(BrokenOff::Silent) => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
             Self::OllamaError
+            | Self::NoAnswer(NoAnswer::Failed | NoAnswer::KeyRefused)
+            | Self::BrokenOff(BrokenOff::Lost)
             | Self::Broken(
                 Failure::OllamaError | Failure::OllamaTruncated | Failure::OllamaLost | Failure::NotLocal | Failure::TooLarge,
             ) => StatusCode::BAD_GATEWAY,
@@ -116,14 +168,30 @@ impl ProxyError {
             Self::NotAdmitted(NotAdmitted::Missing) => "missing_api_key",
             Self::NotAdmitted(NotAdmitted::Malformed | NotAdmitted::Unknown) => "invalid_api_key",
             Self::NotAdmitted(NotAdmitted::Ambiguous) => "ambiguous_api_key",
-            Self::NotAdmitted(NotAdmitted::Unavailable) => "unavailable",
+            Self::NotAdmitted(NotAdmitted::Unavailable) | Self::NotReserved(NotReserved::Unavailable) => "unavailable",
+            Self::NotAdmitted(NotAdmitted::Scope) => "key_scope",
+            Self::NotAdmitted(NotAdmitted::RateLimited { .. }) | Self::NotReserved(NotReserved::RateLimited { .. }) => {
+                "rate_limited"
+            }
+            Self::NotReserved(NotReserved::ModelNotAllowed) => "model_not_allowed",
+            Self::NotReserved(NotReserved::InsufficientCredits) => "insufficient_credits",
+            Self::NotReserved(NotReserved::KeySpendLimit) => "key_spend_limit",
+            Self::NotReserved(NotReserved::TrialExhausted) => "trial_exhausted",
+            Self::NotReserved(NotReserved::InFlight { .. }) => "in_flight_budget_exhausted",
+            Self::NotServed(_) => "endpoint_not_supported",
+            Self::BodySlow => "body_timeout",
+            Self::BodyEncoded => "unsupported_encoding",
+            Self::Background => "background_not_supported",
+            Self::NoAnswer(NoAnswer::NoProvider { .. }) => "no_provider",
+            Self::NoAnswer(NoAnswer::Failed | NoAnswer::KeyRefused) | Self::BrokenOff(BrokenOff::Lost) => "upstream_error",
+            Self::NoAnswer(NoAnswer::Timeout) | Self::BrokenOff(BrokenOff::Silent) => "upstream_timeout",
             Self::BodyTooLarge => "too_large",
             Self::BodyBroken | Self::Unreadable(Unreadable::NotAnObject) => "invalid_body",
             Self::Unreadable(Unreadable::Duplicate(_)) => "duplicate_field",
             Self::Unreadable(Unreadable::ModelType | Unreadable::StreamType) => "invalid_type",
             Self::ModelMissing => "missing_model",
             Self::ModelInvalid(_) => "invalid_model",
-            Self::NotLocal(_) | Self::ModelNotFound(_) => "model_not_found",
+            Self::NotInCatalogue | Self::NotForLocal | Self::ModelNotFound(_) => "model_not_found",
             Self::DeviceNotFound => "workstation_not_found",
             Self::DeviceAmbiguous => "ambiguous_workstation",
             Self::NoWorkstation | Self::NoneConnected | Self::BridgeOffline | Self::Broken(Failure::LinkLost) => "bridge_offline",
@@ -140,41 +208,73 @@ impl ProxyError {
         }
     }
 
-    /// The error as the dialect writes it: a JSON object on one line, without a line's end.
-    pub(crate) fn json(&self, dialect: Dialect, request: RequestId) -> Vec<u8> {
+    /// The error as the protocol writes it: a JSON object on one line, without a line's end.
+    pub(crate) fn json(&self, protocol: Protocol, request: RequestId) -> Vec<u8> {
         let message = self.to_string();
         let status = self.status();
-        let object = match dialect {
-            Dialect::Ollama => json!({ "error": message }),
-            Dialect::Openai => json!({ "error": {
+        let object = match protocol {
+            Protocol::Ollama => json!({ "error": message }),
+            Protocol::Openai => json!({ "error": {
                 "message": message,
                 "type": openai_type(status),
                 "param": self.param(),
                 "code": self.code(),
             } }),
-            Dialect::Anthropic => json!({
+            Protocol::Anthropic => json!({
                 "type": "error",
                 "error": { "type": anthropic_type(status), "message": message },
                 "request_id": request,
             }),
+            Protocol::Gemini => json!({ "error": {
+                "code": status.as_u16(),
+                "message": message,
+                "status": gemini_status(status),
+                "details": [{ "@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": self.code(), "domain": "1k4" }],
+            } }),
         };
         object.to_string().into_bytes()
     }
 
     /// The error as a whole answer.
-    pub(crate) fn response(&self, dialect: Dialect, request: RequestId) -> Response<ProxyBody> {
-        let content = Content::from(Bytes::from(self.json(dialect, request)));
+    pub(crate) fn response(&self, protocol: Protocol, request: RequestId) -> Response<ProxyBody> {
+        let content = Content::from(Bytes::from(self.json(protocol, request)));
         let mut response = head::response(self.status(), request, ProxyBody::whole(content));
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, head::json(dialect));
+        headers.insert(CONTENT_TYPE, head::json(protocol));
         headers.insert(ERROR, HeaderValue::from_static(self.code()));
+        headers.insert(SOURCE, HeaderValue::from_static("gateway"));
         if self.status() == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if let Self::Refused(Refusal { retry_after_s: Some(seconds), .. }) = self {
-            headers.insert(RETRY_AFTER, HeaderValue::from(*seconds));
+        if let Some(seconds) = self.retry_after_s() {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(allowance) = self.allowance() {
+            head::tell_allowance(headers, allowance);
         }
         response
+    }
+
+    /// When it is worth trying again, where that is known.
+    fn retry_after_s(&self) -> Option<u64> {
+        match self {
+            Self::Refused(refusal) => refusal.retry_after_s,
+            Self::NoAnswer(NoAnswer::NoProvider { retry_after_s }) | Self::NotReserved(NotReserved::InFlight { retry_after_s }) => {
+                Some(u64::from(*retry_after_s))
+            }
+            Self::NotAdmitted(NotAdmitted::RateLimited { retry_after, .. })
+            | Self::NotReserved(NotReserved::RateLimited { retry_after, .. }) => Some(u64::from(head::whole_seconds(*retry_after))),
+            Self::NotAdmitted(NotAdmitted::Unavailable) | Self::NotReserved(NotReserved::Unavailable) => Some(1),
+            _ => None,
+        }
+    }
+
+    fn allowance(&self) -> Option<&Allowance> {
+        match self {
+            Self::NotAdmitted(NotAdmitted::RateLimited { allowance, .. })
+            | Self::NotReserved(NotReserved::RateLimited { allowance, .. }) => Some(allowance),
+            _ => None,
+        }
     }
 
     /// The field that is at fault, for OpenAI's clients.
@@ -182,10 +282,13 @@ impl ProxyError {
         match self {
             Self::Unreadable(Unreadable::Duplicate(field)) => Some(field),
             Self::Unreadable(Unreadable::StreamType) => Some("stream"),
+            Self::Background => Some("background"),
             Self::Unreadable(Unreadable::ModelType)
             | Self::ModelMissing
             | Self::ModelInvalid(_)
-            | Self::NotLocal(_)
+            | Self::NotInCatalogue
+            | Self::NotForLocal
+            | Self::NotReserved(NotReserved::ModelNotAllowed)
             | Self::ModelNotFound(_)
             | Self::DeviceNotFound
             | Self::DeviceAmbiguous => Some("model"),
@@ -207,8 +310,10 @@ impl From<NotRelayed> for ProxyError {
 fn openai_type(status: StatusCode) -> &'static str {
     match status {
         StatusCode::UNAUTHORIZED => "authentication_error",
+        StatusCode::PAYMENT_REQUIRED => "insufficient_quota",
         StatusCode::FORBIDDEN => "permission_error",
         StatusCode::NOT_FOUND => "not_found_error",
+        StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
         status if status.is_client_error() => "invalid_request_error",
         _ => "api_error",
     }
@@ -217,9 +322,11 @@ fn openai_type(status: StatusCode) -> &'static str {
 fn anthropic_type(status: StatusCode) -> &'static str {
     match status {
         StatusCode::UNAUTHORIZED => "authentication_error",
+        StatusCode::PAYMENT_REQUIRED => "billing_error",
         StatusCode::FORBIDDEN => "permission_error",
         StatusCode::NOT_FOUND => "not_found_error",
         StatusCode::PAYLOAD_TOO_LARGE => "request_too_large",
+        StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
         StatusCode::SERVICE_UNAVAILABLE => "overloaded_error",
         StatusCode::GATEWAY_TIMEOUT => "timeout_error",
         status if status.is_client_error() => "invalid_request_error",
@@ -227,12 +334,63 @@ fn anthropic_type(status: StatusCode) -> &'static str {
     }
 }
 
+fn gemini_status(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED => "UNAUTHENTICATED",
+        StatusCode::PAYMENT_REQUIRED | StatusCode::TOO_MANY_REQUESTS => "RESOURCE_EXHAUSTED",
+        StatusCode::FORBIDDEN => "PERMISSION_DENIED",
+        StatusCode::NOT_FOUND => "NOT_FOUND",
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => "UNAVAILABLE",
+        StatusCode::GATEWAY_TIMEOUT => "DEADLINE_EXCEEDED",
+        status if status.is_client_error() => "INVALID_ARGUMENT",
+        _ => "INTERNAL",
+    }
+}
+
+fn not_reserved(why: NotReserved) -> &'static str {
+    match why {
+        NotReserved::ModelNotAllowed => "this API key may not ask for this model: use another key, or have its models widened",
+        NotReserved::InsufficientCredits => {
+            "the account has not enough credits for what this request may cost: add credits, or ask for fewer tokens"
+        }
+        NotReserved::KeySpendLimit => {
+            "this API key has reached its spending limit: raise it, wait for its next window, or use another key"
+        }
+        NotReserved::TrialExhausted => "the free requests are used up: add credits to go on",
+        NotReserved::InFlight { .. } => {
+            "running requests have set aside what is left of the budget: try again when they have ended"
+        }
+        NotReserved::RateLimited { .. } => "too many tokens in too short a time: try again as `retry-after` says",
+        NotReserved::Unavailable => "the Lab cannot account for requests just now: try again in a moment",
+    }
+}
+
+fn no_answer(why: NoAnswer) -> &'static str {
+    match why {
+        NoAnswer::NoProvider { .. } => "no provider of this model can be reached just now: try again as `retry-after` says",
+        NoAnswer::Failed => "the provider gave no answer that can be passed on: try again",
+        NoAnswer::Timeout => "the provider did not answer in time: try again, or ask for less",
+        NoAnswer::KeyRefused => "the provider refused this Lab's own key: tell the Lab's operator",
+    }
+}
+
+fn broken_off(why: BrokenOff) -> &'static str {
+    match why {
+        BrokenOff::Lost => "the provider broke off in the middle of the answer: try again",
+        BrokenOff::Silent => "the provider fell silent in the middle of the answer: try again",
+    }
+}
+
 fn not_admitted(why: NotAdmitted) -> &'static str {
     match why {
         NotAdmitted::Missing => "the request carries no API key: send one as `Authorization: Bearer <key>`",
-        NotAdmitted::Malformed => "the API key is not of the form that this Lab gives out: copy it again, whole",
-        NotAdmitted::Unknown => "the API key is not known here, was revoked or has expired: make a new one",
+        // One sentence for all: whether a key ever existed is nobody's business.
+        NotAdmitted::Malformed | NotAdmitted::Unknown => {
+            "the API key is not valid here: copy it again, whole, or make a new one if it was revoked or has expired"
+        }
         NotAdmitted::Ambiguous => "the request carries two different API keys: send one",
+        NotAdmitted::Scope => "this API key is not for this: use one whose scopes allow it",
+        NotAdmitted::RateLimited { .. } => "too many requests in too short a time, or at once: try again as `retry-after` says",
         NotAdmitted::Unavailable => "the Lab cannot check keys just now: try again in a moment",
     }
 }
@@ -260,26 +418,38 @@ fn broken(failure: Failure) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use wire::relay::RefusalCode;
 
     use super::*;
 
-    fn text(error: &ProxyError, dialect: Dialect) -> String {
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn text(error: &ProxyError, protocol: Protocol) -> String {
         let request = "req_00000000000000000000000000".parse().unwrap();
-        String::from_utf8(error.json(dialect, request)).unwrap()
+        String::from_utf8(error.json(protocol, request)).unwrap()
     }
 
     #[test]
     fn each_dialect_has_its_shape() {
         let error = ProxyError::NotAdmitted(NotAdmitted::Ambiguous);
-        assert_eq!(text(&error, Dialect::Ollama), r#"{"error":"the request carries two different API keys: send one"}"#);
+        assert_eq!(text(&error, Protocol::Ollama), r#"{"error":"the request carries two different API keys: send one"}"#);
         assert_eq!(
-            text(&error, Dialect::Openai),
+            text(&error, Protocol::Openai),
             r#"{"error":{"message":"the request carries two different API keys: send one","type":"invalid_request_error","param":null,"code":"ambiguous_api_key"}}"#
         );
         assert_eq!(
-            text(&error, Dialect::Anthropic),
+            text(&error, Protocol::Anthropic),
             r#"{"type":"error","error":{"type":"invalid_request_error","message":"the request carries two different API keys: send one"},"request_id":"req_00000000000000000000000000"}"#
+        );
+    }
+
+    #[test]
+    fn geminis_shape_has_the_code_in_its_details() {
+        assert_eq!(
+            text(&ProxyError::NotReserved(NotReserved::TrialExhausted), Protocol::Gemini),
+            r#"{"error":{"code":402,"message":"the free requests are used up: add credits to go on","status":"RESOURCE_EXHAUSTED","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"trial_exhausted","domain":"1k4"}]}}"#
         );
     }
 
@@ -305,7 +475,57 @@ mod tests {
             (Unreadable::StreamType.into(), 400, "invalid_type", "invalid_request_error", "invalid_request_error"),
             (ProxyError::ModelMissing, 400, "missing_model", "invalid_request_error", "invalid_request_error"),
             (InvalidModelName::Part.into(), 400, "invalid_model", "invalid_request_error", "invalid_request_error"),
-            (ProxyError::NotLocal(model.clone()), 404, "model_not_found", "not_found_error", "not_found_error"),
+            (ProxyError::NotInCatalogue, 404, "model_not_found", "not_found_error", "not_found_error"),
+            (ProxyError::NotForLocal, 404, "model_not_found", "not_found_error", "not_found_error"),
+            (ProxyError::NotServed("no"), 404, "endpoint_not_supported", "not_found_error", "not_found_error"),
+            (ProxyError::BodySlow, 408, "body_timeout", "invalid_request_error", "invalid_request_error"),
+            (ProxyError::BodyEncoded, 415, "unsupported_encoding", "invalid_request_error", "invalid_request_error"),
+            (ProxyError::Background, 400, "background_not_supported", "invalid_request_error", "invalid_request_error"),
+            (ProxyError::NotAdmitted(NotAdmitted::Scope), 403, "key_scope", "permission_error", "permission_error"),
+            (
+                ProxyError::NotAdmitted(NotAdmitted::RateLimited { retry_after: SECOND, allowance: Allowance::default() }),
+                429,
+                "rate_limited",
+                "rate_limit_error",
+                "rate_limit_error",
+            ),
+            (
+                ProxyError::NotReserved(NotReserved::RateLimited { retry_after: SECOND, allowance: Allowance::default() }),
+                429,
+                "rate_limited",
+                "rate_limit_error",
+                "rate_limit_error",
+            ),
+            (
+                ProxyError::NotReserved(NotReserved::ModelNotAllowed),
+                403,
+                "model_not_allowed",
+                "permission_error",
+                "permission_error",
+            ),
+            (
+                ProxyError::NotReserved(NotReserved::InsufficientCredits),
+                402,
+                "insufficient_credits",
+                "insufficient_quota",
+                "billing_error",
+            ),
+            (ProxyError::NotReserved(NotReserved::KeySpendLimit), 402, "key_spend_limit", "insufficient_quota", "billing_error"),
+            (ProxyError::NotReserved(NotReserved::TrialExhausted), 402, "trial_exhausted", "insufficient_quota", "billing_error"),
+            (
+                ProxyError::NotReserved(NotReserved::InFlight { retry_after_s: 1 }),
+                402,
+                "in_flight_budget_exhausted",
+                "insufficient_quota",
+                "billing_error",
+            ),
+            (ProxyError::NotReserved(NotReserved::Unavailable), 503, "unavailable", "api_error", "overloaded_error"),
+            (ProxyError::NoAnswer(NoAnswer::NoProvider { retry_after_s: 1 }), 503, "no_provider", "api_error", "overloaded_error"),
+            (ProxyError::NoAnswer(NoAnswer::Failed), 502, "upstream_error", "api_error", "api_error"),
+            (ProxyError::NoAnswer(NoAnswer::KeyRefused), 502, "upstream_error", "api_error", "api_error"),
+            (ProxyError::NoAnswer(NoAnswer::Timeout), 504, "upstream_timeout", "api_error", "timeout_error"),
+            (ProxyError::BrokenOff(BrokenOff::Lost), 502, "upstream_error", "api_error", "api_error"),
+            (ProxyError::BrokenOff(BrokenOff::Silent), 504, "upstream_timeout", "api_error", "timeout_error"),
             (ProxyError::ModelNotFound(model), 404, "model_not_found", "not_found_error", "not_found_error"),
             (ProxyError::DeviceNotFound, 404, "workstation_not_found", "not_found_error", "not_found_error"),
             (ProxyError::DeviceAmbiguous, 400, "ambiguous_workstation", "invalid_request_error", "invalid_request_error"),
@@ -333,8 +553,8 @@ mod tests {
             (ProxyError::Refused(Refusal::new(RefusalCode::QueueFull, "no")), 503, "queue_full", "api_error", "overloaded_error"),
         ] {
             assert_eq!((error.status().as_u16(), error.code()), (status, code), "{error:?}");
-            assert!(text(&error, Dialect::Openai).contains(&format!(r#""type":"{openai}""#)), "{error:?}");
-            assert!(text(&error, Dialect::Anthropic).contains(&format!(r#""type":"{anthropic}""#)), "{error:?}");
+            assert!(text(&error, Protocol::Openai).contains(&format!(r#""type":"{openai}""#)), "{error:?}");
+            assert!(text(&error, Protocol::Anthropic).contains(&format!(r#""type":"{anthropic}""#)), "{error:?}");
         }
     }
 }

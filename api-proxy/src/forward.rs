@@ -1,48 +1,57 @@
-//! One request's whole life: ingress, admit, route, forward, settle.
+//! One request's whole life: ingress, admit, route, reserve, forward, settle.
 
 use std::{error::Error, future::Future, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE, request};
+use http::{
+    HeaderMap, HeaderValue, Request, Response, StatusCode,
+    header::{CONTENT_ENCODING, CONTENT_TYPE},
+    request,
+};
 use http_body::Body;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::{Instant, timeout_at};
 use wire::{
-    Content, DeviceId,
-    relay::{Dialect, Failure, MAX_BODY, Operation, Outcome, RefusalCode},
+    Content, DeviceId, LocalModel,
+    relay::{Failure, MAX_BODY, Operation, Outcome, RefusalCode},
 };
 
 use crate::{
-    Answer, Bridges, Caller, Listing, Meter, NotRelayed, Order, Part, Presence, ProxyBody, RecordOutcome, Surface,
+    Admitted, Answer, Ask, AskedModel, Bridges, Catalogue, Endpoint, Listing, Meter, NotAdmitted, NotRelayed, Order, Part,
+    Presence, Protocol, ProxyBody, RecordOutcome, Route, Surface, TooSlow, Upstream,
     body::{KEEPALIVE_EVERY, Pending, Source},
+    cloud::{self, Cloud, CloudOrder},
     error::ProxyError,
     head, keys, listing,
     manners::Manners,
-    route::{self, Affinity},
-    scan::scan,
+    route::{self, Affinity, Wanted},
+    scan::{Asked, scan},
     settle::{Arrival, Entry, Ledger, ledger},
-    surface::{MODEL_PATH, dialect_at, surface},
+    surface::{MODEL_PATH, protocol_at, refused_by_name, surface},
 };
 
-/// The proxy: told by `M` who asks, telling it one record for each request, asking the workstations through `B`.
+/// The proxy: told by `M` who asks and what they may, telling it one record for each request; asking workstations through `B` and
+/// providers through [`Upstream`].
 pub struct Proxy<M, B> {
     meter: Arc<M>,
     bridges: Arc<B>,
+    cloud: Cloud,
     ledger: Ledger,
     affinity: Affinity,
 }
 
 impl<M: Meter, B: Bridges> Proxy<M, B> {
-    /// A proxy between these two.
-    pub fn new(meter: Arc<M>, bridges: Arc<B>) -> Self {
+    /// A proxy between these.
+    pub fn new(meter: Arc<M>, bridges: Arc<B>, upstream: Arc<Upstream>, catalogue: Arc<Catalogue>) -> Self {
         let ledger = ledger(&meter);
-        Self { meter, bridges, ledger, affinity: Affinity::default() }
+        Self { meter, bridges, cloud: Cloud::new(upstream, catalogue), ledger, affinity: Affinity::default() }
     }
 
     /// Answers one request.
     ///
-    /// Dropping this future or the answer's body is how a caller hangs up; the workstation then stops at once. A request whose key
-    /// was found good settles exactly one [`Record`](crate::Record), however it ends.
+    /// Dropping this future or the answer's body is how a caller hangs up; whoever works for them then stops at once, unless it
+    /// would be paid for all the same. A request whose key was found good settles exactly one [`Record`](crate::Record), however it
+    /// ends.
     pub async fn handle<R>(&self, request: Request<R>) -> Response<ProxyBody>
     where
         R: Body<Data = Bytes> + Send,
@@ -50,58 +59,131 @@ impl<M: Meter, B: Bridges> Proxy<M, B> {
     {
         let arrival = Arrival::now();
         let (head, body) = request.into_parts();
-        let dialect = dialect_of(&head);
-        let (surface, caller) = match self.admit(&head).await {
+        let protocol = protocol_of(&head);
+        let (route, admitted) = match self.admit(&head).await {
             Ok(admitted) => admitted,
-            Err(error) => return error.response(dialect, arrival.request),
+            Err(error) => return error.response(protocol, arrival.request),
         };
-        let mut entry = Entry::open(&self.ledger, arrival, caller, surface);
-        let answer = match surface {
-            Surface::Relay(operation) => self.forward(operation, caller, body, &mut entry).await,
-            Surface::Listing(listing) => self.list(listing, &head, caller),
+        let mut entry = Entry::open(&self.ledger, arrival, admitted.caller, route.surface);
+        let answer = tokio::select! {
+            biased;
+            answer = self.answer(route, &admitted, &head, body, &mut entry) => answer,
+            () = admitted.leash.cancelled() => Err(ProxyError::NotAdmitted(NotAdmitted::Unknown)),
         };
         match answer {
-            Ok(answer) => answer.into_response(dialect, entry),
+            Ok(answer) => answer.into_response(protocol, entry, admitted),
             Err(error) => {
                 entry.refuse(&error);
-                error.response(dialect, arrival.request)
+                error.response(protocol, arrival.request)
             }
         }
     }
 
     /// Whose request it is, and for what. The body has not been touched: nobody without a key makes the Lab read one.
-    async fn admit(&self, head: &request::Parts) -> Result<(Surface, Caller), ProxyError> {
-        let surface = surface(&head.method, head.uri.path()).ok_or(ProxyError::NoSuchRoute)?;
-        let key = keys::presented(&head.headers).map_err(ProxyError::NotAdmitted)?;
-        let caller = self.meter.admit(key).await.map_err(ProxyError::NotAdmitted)?;
-        Ok((surface, caller))
+    async fn admit<'a>(&self, head: &'a request::Parts) -> Result<(Route<'a>, Admitted), ProxyError> {
+        let path = head.uri.path();
+        let route = surface(&head.method, path)
+            .ok_or_else(|| refused_by_name(path).map_or(ProxyError::NoSuchRoute, ProxyError::NotServed))?;
+        let key = keys::presented_key(&head.headers, &head.uri).map_err(ProxyError::NotAdmitted)?;
+        let admitted = self.meter.admit(key, route.surface).await.map_err(ProxyError::NotAdmitted)?;
+        Ok((route, admitted))
     }
 
-    /// From the body to the first byte of the answer, or to the moment when the caller has waited too long for one.
-    async fn forward<R>(&self, operation: Operation, caller: Caller, body: R, entry: &mut Entry) -> Result<Forwarded, ProxyError>
+    async fn answer<R>(
+        &self,
+        route: Route<'_>,
+        admitted: &Admitted,
+        head: &request::Parts,
+        body: R,
+        entry: &mut Entry,
+    ) -> Result<Forwarded, ProxyError>
     where
         R: Body<Data = Bytes> + Send,
         R::Error: Into<Box<dyn Error + Send + Sync>>,
     {
+        // A caller who names a project means the key to be good for that one.
+        let named = head.headers.get(PROJECT);
+        if named.is_some_and(|project| project.as_bytes() != admitted.caller.project.to_string().as_bytes()) {
+            return Err(ProxyError::NotAdmitted(NotAdmitted::Unknown));
+        }
+        match route.surface {
+            Surface::Model(endpoint) => self.ask(endpoint, route.model, admitted, head, body, entry).await,
+            Surface::Listing(listing) => self.list(listing, route.model, head, admitted),
+        }
+    }
+
+    /// From the body to whoever has the model.
+    async fn ask<R>(
+        &self,
+        endpoint: Endpoint,
+        in_path: Option<&str>,
+        admitted: &Admitted,
+        head: &request::Parts,
+        body: R,
+        entry: &mut Entry,
+    ) -> Result<Forwarded, ProxyError>
+    where
+        R: Body<Data = Bytes> + Send,
+        R::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        if is_encoded(&head.headers) {
+            return Err(ProxyError::BodyEncoded);
+        }
         let content = read(body).await?;
         let asked = scan(content.for_routing())?;
-        let streamed = can_stream(operation) && asked.stream.unwrap_or(operation.streams_by_default());
+        let streamed = streams(endpoint, &asked);
         entry.note_stream(streamed);
-        let wanted = route::wanted(operation.dialect(), asked.model.as_deref())?;
+        let in_path = in_path.map(unescaped);
+        let name = in_path.as_deref().or(asked.model.as_deref());
+        match route::wanted(endpoint.protocol(), name)? {
+            Wanted::Local(local) => {
+                let operation = endpoint.operation().ok_or(ProxyError::NotForLocal)?;
+                self.ask_workstation(operation, &local, streamed, admitted, content, entry).await
+            }
+            Wanted::Named(name) => {
+                let order = CloudOrder {
+                    endpoint,
+                    name,
+                    by_path: in_path.is_some() && asked.model.is_none() && endpoint.protocol() == Protocol::Openai,
+                    query: head.uri.query(),
+                    headers: &head.headers,
+                    terms: asked.terms,
+                    streamed,
+                    exact_usage: admitted.exact_usage,
+                };
+                self.ask_provider(&order, admitted, content, entry).await
+            }
+        }
+    }
 
+    /// From the choice of a workstation to the first byte of its answer, or to the moment when the caller has waited too long for one.
+    async fn ask_workstation(
+        &self,
+        operation: Operation,
+        wanted: &LocalModel,
+        streamed: bool,
+        admitted: &Admitted,
+        content: Content,
+        entry: &mut Entry,
+    ) -> Result<Forwarded, ProxyError> {
+        let caller = admitted.caller;
         let expected = Manners::expected(operation, streamed);
         let patience = expected.keepalive().map(|_| Instant::now() + KEEPALIVE_EVERY);
         let mut workstations = self.bridges.workstations(caller.user);
         let mut refused = None;
         loop {
             let last = self.affinity.last(caller.key, &wanted.model);
-            let device = match route::choose(&wanted, operation, &workstations, last) {
+            let device = match route::choose(wanted, operation, &workstations, last) {
                 Ok(device) => device,
                 Err(error) => return Err(refused.unwrap_or(error)),
             };
+            if refused.is_none() {
+                let ask = entry.ask(AskedModel::Local(&wanted.model), streamed);
+                entry.hold(self.meter.reserve(&caller, ask).await.map_err(ProxyError::NotReserved)?);
+            }
             self.affinity.remember(caller.key, &wanted.model, device);
             // Only now: a name that no workstation has is a caller's text like any other, and is not kept.
-            entry.note_model(&wanted.model);
+            entry.note_local(&wanted.model);
             entry.note_device(device);
             let mut pending = self.relay(device, Order { operation, body: content.for_retry(), streamed });
             match until(patience, &mut pending).await {
@@ -122,16 +204,48 @@ impl<M: Meter, B: Bridges> Proxy<M, B> {
         Box::pin(async move { bridges.relay(device, order).await })
     }
 
-    fn list(&self, listing: Listing, head: &request::Parts, caller: Caller) -> Result<Forwarded, ProxyError> {
-        let workstations = self.bridges.workstations(caller.user);
-        let anthropic = dialect_of(head) == Dialect::Anthropic;
+    /// From the catalogue to the first byte of a provider's answer.
+    async fn ask_provider(
+        &self,
+        order: &CloudOrder<'_>,
+        admitted: &Admitted,
+        content: Content,
+        entry: &mut Entry,
+    ) -> Result<Forwarded, ProxyError> {
+        if order.terms.background {
+            return Err(ProxyError::Background);
+        }
+        let model = self.cloud.model(order, entry.time())?;
+        let bound = cloud::bound(&model, order, &content);
+        let most_nano = self.cloud.most(&model, entry.time(), order.endpoint, &bound);
+        entry.note_cloud(&model, self.cloud.prices());
+        let ask = Ask {
+            most_nano,
+            most_tokens: bound.input.saturating_add(bound.output),
+            ..entry.ask(AskedModel::Cloud(&model), order.streamed)
+        };
+        entry.hold(self.meter.reserve(&admitted.caller, ask).await.map_err(ProxyError::NotReserved)?);
+        self.cloud.ask(model, order, content, entry).await.map(|begun| Forwarded::Provided(Box::new(begun)))
+    }
+
+    fn list(
+        &self,
+        listing: Listing,
+        in_path: Option<&str>,
+        head: &request::Parts,
+        admitted: &Admitted,
+    ) -> Result<Forwarded, ProxyError> {
+        let workstations = self.bridges.workstations(admitted.caller.user);
+        let models = self.cloud.listed();
+        let anthropic = protocol_of(head) == Protocol::Anthropic;
+        let id = in_path.map(unescaped).unwrap_or_default();
         let list = match listing {
-            Listing::Models if anthropic => listing::anthropic_models(&workstations),
-            Listing::Models => listing::openai_models(&workstations),
-            Listing::Model => {
-                let id = unescaped(head.uri.path().strip_prefix(MODEL_PATH).unwrap_or_default());
-                if anthropic { listing::anthropic_one(&id, &workstations)? } else { listing::openai_one(&id, &workstations)? }
-            }
+            Listing::Models if anthropic => listing::anthropic_models(&workstations, &models),
+            Listing::Models => listing::openai_models(&workstations, &models),
+            Listing::Model if anthropic => listing::anthropic_one(&id, &workstations, &models)?,
+            Listing::Model => listing::openai_one(&id, &workstations, &models)?,
+            Listing::GeminiModels => listing::gemini_models(&models),
+            Listing::GeminiModel => listing::gemini_one(&id, &models)?,
             Listing::Tags => listing::tags(&workstations),
             Listing::Running => listing::running(&workstations),
             Listing::Version => listing::version(&workstations)?,
@@ -140,12 +254,17 @@ impl<M: Meter, B: Bridges> Proxy<M, B> {
     }
 }
 
+/// Request header: the project that the caller means. A key of another one is refused.
+const PROJECT: &str = "x-1k4-project";
+
 /// What is known when the head of the answer goes out.
 enum Forwarded {
     /// The proxy's own answer.
     Listed(Content),
     /// A workstation's.
     Relayed { device: DeviceId, status: StatusCode, content_type: HeaderValue, manners: Manners, source: Source },
+    /// A provider's.
+    Provided(Box<cloud::Begun>),
 }
 
 impl Forwarded {
@@ -155,22 +274,32 @@ impl Forwarded {
         Self::Relayed { device, status, content_type, manners, source: Source::Waiting(pending) }
     }
 
-    fn into_response(self, dialect: Dialect, mut entry: Entry) -> Response<ProxyBody> {
+    fn into_response(self, protocol: Protocol, mut entry: Entry, admitted: Admitted) -> Response<ProxyBody> {
         let request = entry.request();
-        match self {
+        let mut allowance = admitted.allowance;
+        let mut response = match self {
             Self::Listed(content) => {
                 entry.note_status(StatusCode::OK);
-                entry.settle(RecordOutcome::Complete, None);
+                entry.settle(RecordOutcome::Complete);
                 let mut response = head::response(StatusCode::OK, request, ProxyBody::whole(content));
-                response.headers_mut().insert(CONTENT_TYPE, head::json(dialect));
+                response.headers_mut().insert(CONTENT_TYPE, head::json(protocol));
                 response
             }
             Self::Relayed { device, status, content_type, manners, source } => {
                 entry.note_status(status);
-                let body = ProxyBody::relayed(entry, dialect, manners, source);
+                allowance = entry.allowance().or(allowance);
+                let body = ProxyBody::relayed(entry, protocol, manners, source, admitted.leash);
                 head::relayed(status, content_type, device, request, body)
             }
+            Self::Provided(begun) => {
+                allowance = begun.allowance().or(allowance);
+                begun.into_response(protocol, request, admitted.leash)
+            }
+        };
+        if let Some(allowance) = &allowance {
+            head::tell_allowance(response.headers_mut(), allowance);
         }
+        response
     }
 }
 
@@ -223,16 +352,24 @@ fn another_may_do_it(why: &NotRelayed) -> bool {
     }
 }
 
-/// Whether the operation knows streams at all; the others ignore `stream`, as Ollama does.
-fn can_stream(operation: Operation) -> bool {
-    match operation {
-        Operation::OllamaEmbed | Operation::OllamaShow | Operation::OpenaiEmbeddings => false,
-        Operation::OllamaChat
-        | Operation::OllamaGenerate
-        | Operation::OpenaiChat
-        | Operation::OpenaiCompletions
-        | Operation::OpenaiResponses
-        | Operation::AnthropicMessages => true,
+/// Whether the answer will be a stream: as the body says where there can be one, as Ollama does it where it says nothing.
+fn streams(endpoint: Endpoint, asked: &Asked) -> bool {
+    match endpoint {
+        Endpoint::OllamaChat | Endpoint::OllamaGenerate => asked.stream.unwrap_or(true),
+        Endpoint::OpenaiChat
+        | Endpoint::OpenaiCompletions
+        | Endpoint::OpenaiResponses
+        | Endpoint::OpenaiImages
+        | Endpoint::AnthropicMessages => asked.stream.unwrap_or(false),
+        Endpoint::GeminiStreamGenerate => true,
+        Endpoint::OllamaEmbed
+        | Endpoint::OllamaShow
+        | Endpoint::OpenaiEmbeddings
+        | Endpoint::AnthropicCountTokens
+        | Endpoint::GeminiGenerate
+        | Endpoint::GeminiCountTokens
+        | Endpoint::GeminiEmbed
+        | Endpoint::GeminiBatchEmbed => false,
     }
 }
 
@@ -256,24 +393,33 @@ where
     match Limited::new(body, MAX_BODY).collect().await {
         Ok(collected) => Ok(collected.to_bytes().into()),
         Err(error) if error.is::<LengthLimitError>() => Err(ProxyError::BodyTooLarge),
+        Err(error) if is_slow(error.as_ref()) => Err(ProxyError::BodySlow),
         Err(_) => Err(ProxyError::BodyBroken),
     }
 }
 
-/// Decided by the path; where two dialects share one, by the header that one of them requires.
-fn dialect_of(head: &request::Parts) -> Dialect {
-    match dialect_at(head.uri.path()) {
-        Dialect::Openai if is_models(head.uri.path()) && speaks_anthropic(&head.headers) => Dialect::Anthropic,
-        dialect => dialect,
+/// Whether somewhere under an error the server's own word is that the body came too slowly.
+fn is_slow(error: &(dyn Error + Send + Sync + 'static)) -> bool {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.is::<TooSlow>() {
+            return true;
+        }
+        cause = error.source();
     }
+    false
 }
 
-fn is_models(path: &str) -> bool {
-    path == "/v1/models" || path.starts_with(MODEL_PATH)
+/// A compressed body could not be read without undoing it, and its bytes would not be what the provider is paid to read.
+fn is_encoded(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_ENCODING).is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
-fn speaks_anthropic(headers: &HeaderMap) -> bool {
-    headers.contains_key("anthropic-version")
+/// Decided by the path; where two protocols share one, by the header that one of them requires.
+fn protocol_of(head: &request::Parts) -> Protocol {
+    let path = head.uri.path();
+    let is_models = path == "/v1/models" || path.starts_with(MODEL_PATH);
+    if is_models && head.headers.contains_key("anthropic-version") { Protocol::Anthropic } else { protocol_at(path) }
 }
 
 /// A path's segment with its percent escapes undone; bytes that are no UTF-8 become the replacement character, which is in no name.

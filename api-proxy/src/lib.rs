@@ -16,20 +16,38 @@
 
 mod body;
 mod bridges;
+mod catalogue;
+mod cloud;
 mod error;
+mod estimate;
+mod exact;
 mod forward;
 mod head;
 mod keys;
 mod listing;
 mod manners;
 mod meter;
+mod provider;
 mod route;
 mod scan;
 mod settle;
 mod surface;
+mod tap;
+mod upstream;
+mod usage;
 
-pub use body::{Aborted, ProxyBody};
+pub use body::{Aborted, ProxyBody, TooSlow};
 pub use bridges::{Answer, AnswerBody, AnswerSender, Bridges, HungUp, NotRelayed, Order, Part, Presence, Workstation};
+pub use catalogue::{
+    Bound, Catalogue, CatalogueError, InvalidPrice, Model, ModelOverride, ModelPrices, NANO_PER_CREDIT, Price, Snapshot,
+};
 pub use forward::Proxy;
-pub use meter::{Caller, InvalidKeyId, KeyId, Meter, NotAdmitted, PresentedKey, Record, RecordOutcome};
-pub use surface::{Listing, Surface, surface};
+pub use keys::presented_key;
+pub use meter::{
+    Admitted, Allowance, Ask, AskedModel, Caller, InvalidKeyId, KeyId, Leash, Meter, NotAdmitted, NotReserved, PresentedKey, Quota,
+    Record, RecordOutcome, Reservation,
+};
+pub use provider::{BaseUrl, Channel, InvalidBaseUrl, InvalidName, Name, ProviderKind, ProviderSecret};
+pub use surface::{Endpoint, Listing, Protocol, Route, Surface, surface};
+pub use upstream::{ChannelHealth, ChannelState, Probe, Tuning, Upstream};
+pub use usage::{Iteration, Tier, TokenUsage, Usage};

@@ -1,4 +1,4 @@
-//! What the caller's workstations offer, in the words of each dialect.
+//! What the caller can ask for, in the words of each protocol: their workstations' models, then the catalogue's.
 //!
 //! Listed is what can be asked for: the shared models of every workstation that is there or was there a moment ago, so that a
 //! short loss of the network does not empty a menu. The order is the workstations' names, then Ollama's own order.
@@ -11,7 +11,7 @@ use wire::{
     relay::{LoadedModel, Model, OllamaState},
 };
 
-use crate::{Presence, Workstation, error::ProxyError, route};
+use crate::{Model as CloudModel, Presence, Workstation, error::ProxyError, route};
 
 /// A model under the name by which it is asked for.
 struct Listed<'a> {
@@ -20,32 +20,47 @@ struct Listed<'a> {
     owner: &'a Workstation,
 }
 
-/// `GET /v1/models` as OpenAI writes it.
-pub(crate) fn openai_models(workstations: &[Workstation]) -> Value {
-    let data: Vec<_> = listed(workstations).iter().map(openai_model).collect();
+/// `GET /v1/models` as OpenAI writes it: one's own models first.
+pub(crate) fn openai_models(workstations: &[Workstation], models: &[&CloudModel]) -> Value {
+    let local = listed(workstations);
+    let data: Vec<_> = local.iter().map(openai_model).chain(models.iter().copied().map(openai_cloud)).collect();
     json!({ "object": "list", "data": data })
 }
 
 /// `GET /v1/models` as Anthropic writes it.
-pub(crate) fn anthropic_models(workstations: &[Workstation]) -> Value {
-    let listed = listed(workstations);
-    let data: Vec<_> = listed.iter().map(anthropic_model).collect();
-    json!({
-        "data": data,
-        "has_more": false,
-        "first_id": listed.first().map(|l| &l.id),
-        "last_id": listed.last().map(|l| &l.id),
-    })
+pub(crate) fn anthropic_models(workstations: &[Workstation], models: &[&CloudModel]) -> Value {
+    let local = listed(workstations);
+    let data: Vec<_> = local.iter().map(anthropic_model).chain(models.iter().copied().map(anthropic_cloud)).collect();
+    let id = |model: Option<&Value>| model.map(|model| model["id"].clone());
+    let (first, last) = (id(data.first()), id(data.last()));
+    json!({ "data": data, "has_more": false, "first_id": first, "last_id": last })
+}
+
+/// `GET /v1beta/models` as Gemini writes it. A workstation's models do not speak its protocol.
+pub(crate) fn gemini_models(models: &[&CloudModel]) -> Value {
+    json!({ "models": models.iter().filter(|model| speaks_gemini(model)).map(|model| gemini_model(model)).collect::<Vec<_>>() })
+}
+
+/// `GET /v1beta/models/{id}` as Gemini writes it.
+pub(crate) fn gemini_one(id: &str, models: &[&CloudModel]) -> Result<Value, ProxyError> {
+    let found = models.iter().find(|model| speaks_gemini(model) && *model.id == *id);
+    found.map(|model| gemini_model(model)).ok_or(ProxyError::NotInCatalogue)
 }
 
 /// `GET /v1/models/{id}` as OpenAI writes it.
-pub(crate) fn openai_one(id: &str, workstations: &[Workstation]) -> Result<Value, ProxyError> {
-    one(id, workstations).map(|listed| openai_model(&listed))
+pub(crate) fn openai_one(id: &str, workstations: &[Workstation], models: &[&CloudModel]) -> Result<Value, ProxyError> {
+    match models.iter().find(|model| *model.id == *id) {
+        Some(model) => Ok(openai_cloud(model)),
+        None => one(id, workstations).map(|listed| openai_model(&listed)),
+    }
 }
 
 /// `GET /v1/models/{id}` as Anthropic writes it.
-pub(crate) fn anthropic_one(id: &str, workstations: &[Workstation]) -> Result<Value, ProxyError> {
-    one(id, workstations).map(|listed| anthropic_model(&listed))
+pub(crate) fn anthropic_one(id: &str, workstations: &[Workstation], models: &[&CloudModel]) -> Result<Value, ProxyError> {
+    match models.iter().find(|model| *model.id == *id) {
+        Some(model) => Ok(anthropic_cloud(model)),
+        None => one(id, workstations).map(|listed| anthropic_model(&listed)),
+    }
 }
 
 /// `GET /api/tags`.
@@ -120,7 +135,7 @@ fn listed(workstations: &[Workstation]) -> Vec<Listed<'_>> {
 /// The one model of this id, however its tag and its workstation were spelled.
 fn one<'a>(id: &str, workstations: &'a [Workstation]) -> Result<Listed<'a>, ProxyError> {
     let Some(asked) = LocalModel::parse(id) else {
-        return Err(ProxyError::NotLocal(id.parse()?));
+        return Err(ProxyError::NotInCatalogue);
     };
     let asked = asked?;
     let owner = asked.device.as_deref().map(|device| route::addressed(device, workstations)).transpose()?;
@@ -152,6 +167,33 @@ fn anthropic_model(listed: &Listed<'_>) -> Value {
         "id": listed.id,
         "display_name": format!("{} · {}", listed.model.name, listed.owner.name),
         "created_at": if unix_seconds(modified).is_some() { modified } else { "1970-01-01T00:00:00Z" },
+    })
+}
+
+/// When a cloud model was made is not known here, and no client is known to ask: the first second of all.
+fn openai_cloud(model: &CloudModel) -> Value {
+    json!({ "id": model.id, "object": "model", "created": 0, "owned_by": model.provider.as_str() })
+}
+
+fn anthropic_cloud(model: &CloudModel) -> Value {
+    json!({ "type": "model", "id": model.id, "display_name": model.id, "created_at": "1970-01-01T00:00:00Z" })
+}
+
+/// Whether a model is Google's own, so that it can be asked in Gemini's words.
+fn speaks_gemini(model: &CloudModel) -> bool {
+    model.provider.as_str() == GOOGLE
+}
+
+/// The catalogue's name of Google.
+const GOOGLE: &str = "google";
+
+fn gemini_model(model: &CloudModel) -> Value {
+    json!({
+        "name": format!("models/{}", model.id),
+        "displayName": model.id,
+        "inputTokenLimit": model.max_input,
+        "outputTokenLimit": model.max_output,
+        "supportedGenerationMethods": ["generateContent", "streamGenerateContent", "countTokens"],
     })
 }
 
@@ -239,7 +281,7 @@ mod tests {
     fn one_workstation_lists_each_model_once() {
         let box1 = [station("box", Presence::Online, "0.32.15", &["b", "a:1"])];
         assert_eq!(
-            openai_models(&box1).to_string(),
+            openai_models(&box1, &[]).to_string(),
             concat!(
                 r#"{"object":"list","data":["#,
                 r#"{"id":"local/b:latest","object":"model","created":1763664180,"owned_by":"box"},"#,
@@ -247,7 +289,7 @@ mod tests {
             )
         );
         assert_eq!(
-            anthropic_models(&box1).to_string(),
+            anthropic_models(&box1, &[]).to_string(),
             concat!(
                 r#"{"data":["#,
                 r#"{"type":"model","id":"local/b:latest","display_name":"b:latest · box","created_at":"2025-11-20T19:43:00.5+01:00"},"#,
@@ -282,23 +324,23 @@ mod tests {
             list["data"].as_array().unwrap().iter().map(|m| m["id"].as_str().unwrap().to_owned()).collect()
         };
         assert_eq!(
-            ids(openai_models(&all)),
+            ids(openai_models(&all, &[])),
             ["local/a:latest", "local/b:latest", "local@apollo/a:latest", "local@zeus/a:latest", "local@zeus/b:latest"]
         );
-        assert_eq!(ids(openai_models(&all)), ids(anthropic_models(&all)));
+        assert_eq!(ids(openai_models(&all, &[])), ids(anthropic_models(&all, &[])));
         assert_eq!(tags(&all)["models"].as_array().unwrap().len(), 2);
         assert_eq!(running(&all)["models"].as_array().unwrap().len(), 2);
         assert_eq!(version(&all), Ok(json!({ "version": "0.9.1" })));
-        assert_eq!(openai_one("local@ZEUS/a", &all).unwrap()["id"], "local@zeus/a:latest");
-        assert_eq!(openai_one("local/b", &all).unwrap()["owned_by"], "zeus");
-        assert_eq!(openai_one("local@apollo/b", &all), Err(ProxyError::ModelNotFound("b".parse().unwrap())));
-        assert_eq!(anthropic_one("gpt-5", &all), Err(ProxyError::NotLocal("gpt-5".parse().unwrap())));
+        assert_eq!(openai_one("local@ZEUS/a", &all, &[]).unwrap()["id"], "local@zeus/a:latest");
+        assert_eq!(openai_one("local/b", &all, &[]).unwrap()["owned_by"], "zeus");
+        assert_eq!(openai_one("local@apollo/b", &all, &[]), Err(ProxyError::ModelNotFound("b".parse().unwrap())));
+        assert_eq!(anthropic_one("gpt-5", &all, &[]), Err(ProxyError::NotInCatalogue));
     }
 
     #[test]
     fn nothing_is_a_list_too() {
-        assert_eq!(openai_models(&[]).to_string(), r#"{"object":"list","data":[]}"#);
-        assert_eq!(anthropic_models(&[]).to_string(), r#"{"data":[],"has_more":false,"first_id":null,"last_id":null}"#);
+        assert_eq!(openai_models(&[], &[]).to_string(), r#"{"object":"list","data":[]}"#);
+        assert_eq!(anthropic_models(&[], &[]).to_string(), r#"{"data":[],"has_more":false,"first_id":null,"last_id":null}"#);
         assert_eq!(tags(&[]).to_string(), r#"{"models":[]}"#);
         assert_eq!(version(&[]), Err(ProxyError::NoWorkstation));
         assert_eq!(version(&[station("a", Presence::Offline, "1", &[])]), Err(ProxyError::NoneConnected));

@@ -7,7 +7,7 @@ use wire::{
     relay::{Dialect, Operation},
 };
 
-use crate::error::ProxyError;
+use crate::{Protocol, error::ProxyError};
 
 /// The form of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,10 +64,10 @@ impl Manners {
     }
 
     /// The words that tell the caller in the middle of a body that it broke; `None` where only breaking off can tell.
-    pub(crate) fn last_words(self, tail: Tail, dialect: Dialect, error: &ProxyError, request: RequestId) -> Option<Content> {
-        let json = error.json(dialect, request);
+    pub(crate) fn last_words(self, tail: Tail, protocol: Protocol, error: &ProxyError, request: RequestId) -> Option<Content> {
+        let json = error.json(protocol, request);
         match self {
-            Self::Events => Some(event(tail, dialect, &json)),
+            Self::Events => Some(event(tail, protocol, &json)),
             Self::Lines => Some(concat(&[tail.to_line(), &json, b"\n"])),
             // Nothing but blanks went out: the error is the whole document.
             Self::Json if tail == Tail::Nothing => Some(concat(&[&json])),
@@ -76,14 +76,14 @@ impl Manners {
     }
 }
 
-/// An error event of the dialect, whose data is a JSON object.
+/// An error event of the protocol, whose data is a JSON object.
 ///
 /// The object may be one that Ollama laid out over several lines. A line's end inside it can only be a blank between two tokens, and
 /// so it can be another blank.
-pub(crate) fn event(tail: Tail, dialect: Dialect, json: &[u8]) -> Content {
-    let name: &[u8] = match dialect {
-        Dialect::Anthropic => b"event: error\n",
-        Dialect::Openai | Dialect::Ollama => b"",
+pub(crate) fn event(tail: Tail, protocol: Protocol, json: &[u8]) -> Content {
+    let name: &[u8] = match protocol {
+        Protocol::Anthropic => b"event: error\n",
+        Protocol::Openai | Protocol::Gemini | Protocol::Ollama => b"",
     };
     let data: Vec<u8> = json.iter().map(|b| if matches!(b, b'\n' | b'\r') { b' ' } else { *b }).collect();
     concat(&[tail.to_event(), name, b"data: ", &data, b"\n\n"])
@@ -173,27 +173,27 @@ mod tests {
     #[test]
     fn last_words_begin_where_a_reader_looks_for_them() {
         let request = "req_00000000000000000000000000".parse().unwrap();
-        let say = |manners: Manners, dialect, tail| {
-            let words = manners.last_words(tail, dialect, &ProxyError::Broken(Failure::NotLocal), request);
+        let say = |manners: Manners, protocol, tail| {
+            let words = manners.last_words(tail, protocol, &ProxyError::Broken(Failure::NotLocal), request);
             words.map(|w| String::from_utf8(w.for_routing().to_vec()).unwrap())
         };
         let sentence = "the answer did not come from the workstation itself: choose a model that runs there";
         let openai = format!(
             "data: {{\"error\":{{\"message\":\"{sentence}\",\"type\":\"api_error\",\"param\":null,\"code\":\"model_not_local\"}}}}\n\n"
         );
-        assert_eq!(say(Manners::Events, Dialect::Openai, Tail::Blank), Some(openai.clone()));
-        assert_eq!(say(Manners::Events, Dialect::Openai, Tail::Nothing), Some(openai.clone()));
-        assert_eq!(say(Manners::Events, Dialect::Openai, Tail::Line), Some(format!("\n{openai}")));
-        assert_eq!(say(Manners::Events, Dialect::Openai, Tail::InLine), Some(format!("\n\n{openai}")));
+        assert_eq!(say(Manners::Events, Protocol::Openai, Tail::Blank), Some(openai.clone()));
+        assert_eq!(say(Manners::Events, Protocol::Openai, Tail::Nothing), Some(openai.clone()));
+        assert_eq!(say(Manners::Events, Protocol::Openai, Tail::Line), Some(format!("\n{openai}")));
+        assert_eq!(say(Manners::Events, Protocol::Openai, Tail::InLine), Some(format!("\n\n{openai}")));
         let anthropic = format!(
             "event: error\ndata: {{\"type\":\"error\",\"error\":{{\"type\":\"api_error\",\"message\":\"{sentence}\"}},\"request_id\":\"{request}\"}}\n\n"
         );
-        assert_eq!(say(Manners::Events, Dialect::Anthropic, Tail::Blank), Some(anthropic));
+        assert_eq!(say(Manners::Events, Protocol::Anthropic, Tail::Blank), Some(anthropic));
         let ollama = format!("{{\"error\":\"{sentence}\"}}\n");
-        assert_eq!(say(Manners::Lines, Dialect::Ollama, Tail::Line), Some(ollama.clone()));
-        assert_eq!(say(Manners::Lines, Dialect::Ollama, Tail::InLine), Some(format!("\n{ollama}")));
-        assert_eq!(say(Manners::Json, Dialect::Ollama, Tail::Nothing), Some(ollama.trim_end().to_owned()));
-        assert_eq!(say(Manners::Json, Dialect::Openai, Tail::InLine), None);
-        assert_eq!(say(Manners::Opaque, Dialect::Openai, Tail::Nothing), None);
+        assert_eq!(say(Manners::Lines, Protocol::Ollama, Tail::Line), Some(ollama.clone()));
+        assert_eq!(say(Manners::Lines, Protocol::Ollama, Tail::InLine), Some(format!("\n{ollama}")));
+        assert_eq!(say(Manners::Json, Protocol::Ollama, Tail::Nothing), Some(ollama.trim_end().to_owned()));
+        assert_eq!(say(Manners::Json, Protocol::Openai, Tail::InLine), None);
+        assert_eq!(say(Manners::Opaque, Protocol::Openai, Tail::Nothing), None);
     }
 }

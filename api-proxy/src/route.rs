@@ -4,24 +4,32 @@ use std::{collections::HashMap, sync::Mutex};
 
 use wire::{
     DeviceId, LocalModel, ModelName,
-    relay::{Dialect, OllamaState, Operation},
+    relay::{OllamaState, Operation},
 };
 
-use crate::{KeyId, Presence, Workstation, error::ProxyError};
+use crate::{KeyId, Presence, Protocol, Workstation, error::ProxyError};
 
-/// What a caller asked for by the text of `model`.
+/// What a caller asked for by the name of a model.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Wanted<'a> {
+    /// A model on a workstation of the caller's own.
+    Local(LocalModel),
+    /// One of the catalogue, if it has it.
+    Named(&'a str),
+}
+
+/// Reads the name of a model.
 ///
 /// `local/<model>` and `local@<workstation>/<model>` are read everywhere. A bare name means the caller's own model where Ollama's
-/// clients ask; elsewhere it would be a provider's.
-pub(crate) fn wanted(dialect: Dialect, text: Option<&str>) -> Result<LocalModel, ProxyError> {
+/// clients ask, and a provider's elsewhere.
+pub(crate) fn wanted(protocol: Protocol, text: Option<&str>) -> Result<Wanted<'_>, ProxyError> {
     let text = text.ok_or(ProxyError::ModelMissing)?;
     if let Some(local) = LocalModel::parse(text) {
-        return Ok(local?);
+        return Ok(Wanted::Local(local?));
     }
-    let model: ModelName = text.parse()?;
-    match dialect {
-        Dialect::Ollama => Ok(LocalModel { device: None, model }),
-        Dialect::Openai | Dialect::Anthropic => Err(ProxyError::NotLocal(model)),
+    match protocol {
+        Protocol::Ollama => Ok(Wanted::Local(LocalModel { device: None, model: text.parse()? })),
+        Protocol::Openai | Protocol::Anthropic | Protocol::Gemini => Ok(Wanted::Named(text)),
     }
 }
 
@@ -178,23 +186,26 @@ mod tests {
     }
 
     fn check(model: &str, workstations: &[Workstation], last: Option<&Workstation>, expected: Result<&Workstation, ProxyError>) {
-        let wanted = wanted(Dialect::Openai, Some(model)).unwrap();
+        let Ok(Wanted::Local(wanted)) = wanted(Protocol::Openai, Some(model)) else { panic!("{model}") };
         let chosen = choose(&wanted, Operation::OpenaiChat, workstations, last.map(|w| w.device));
         let name = |device| workstations.iter().find(|w| w.device == device).map(|w| w.name.clone());
         assert_eq!(chosen.map(name), expected.map(|w| Some(w.name.clone())), "{model}");
     }
 
     #[test]
-    fn names_are_read_by_dialect() {
-        let read = |dialect, text| wanted(dialect, Some(text)).map(|w| (w.device, w.model.to_string()));
-        for dialect in [Dialect::Ollama, Dialect::Openai, Dialect::Anthropic] {
-            assert_eq!(read(dialect, "local/a"), Ok((None, "a:latest".into())));
-            assert_eq!(read(dialect, "local@box/a:1"), Ok((Some("box".into()), "a:1".into())));
-            assert_eq!(wanted(dialect, None), Err(ProxyError::ModelMissing));
-            assert_eq!(read(dialect, "a b"), Err(ProxyError::ModelInvalid(wire::model::InvalidModelName::Character)));
+    fn names_are_read_by_protocol() {
+        let local = |device: Option<&str>, model: &str| {
+            Ok(Wanted::Local(LocalModel { device: device.map(str::to_owned), model: model.parse().unwrap() }))
+        };
+        for protocol in [Protocol::Ollama, Protocol::Openai, Protocol::Anthropic, Protocol::Gemini] {
+            assert_eq!(wanted(protocol, Some("local/a")), local(None, "a:latest"));
+            assert_eq!(wanted(protocol, Some("local@box/a:1")), local(Some("box"), "a:1"));
+            assert_eq!(wanted(protocol, None), Err(ProxyError::ModelMissing));
+            let space = ProxyError::ModelInvalid(wire::model::InvalidModelName::Character);
+            assert_eq!(wanted(protocol, Some("local/a b")), Err(space));
         }
-        assert_eq!(read(Dialect::Ollama, "a"), Ok((None, "a:latest".into())));
-        assert_eq!(read(Dialect::Openai, "a"), Err(ProxyError::NotLocal("a".parse().unwrap())));
+        assert_eq!(wanted(Protocol::Ollama, Some("a")), local(None, "a:latest"));
+        assert_eq!(wanted(Protocol::Openai, Some("a b")), Ok(Wanted::Named("a b")));
     }
 
     #[test]

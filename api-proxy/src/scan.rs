@@ -1,8 +1,9 @@
-//! The two fields of a body that decide where it goes and how its answer looks.
+//! The few fields of a body that decide where it goes, how its answer looks and what it can cost at most.
 //!
-//! The body is walked once from end to end and nothing of it is kept but `model` and `stream`: no tree is built. It is walked to
-//! the end because readers differ on which of two equal keys counts; a body that says `model` twice would be routed by one and
-//! run by the other, so it is refused. The walk's own errors are thrown away: their texts may quote the body.
+//! The body is walked once from end to end and nothing of it is kept but those: no tree is built. It is walked to the end because
+//! readers differ on which of two equal keys counts; a body that says `model` or `stream` twice would be routed by one and run by the
+//! other, so it is refused. Of a limit that stands there twice the larger counts: it only bounds what is set aside. Whatever else
+//! is odd about a body is its provider's to judge. The walk's own errors are thrown away: their texts may quote the body.
 
 use std::fmt;
 
@@ -10,6 +11,9 @@ use serde::{
     Deserialize, Deserializer,
     de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
+use serde_json::value::RawValue;
+
+use crate::Tier;
 
 /// What a body asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,6 +22,27 @@ pub(crate) struct Asked {
     pub(crate) model: Option<String>,
     /// `stream`; `None` when absent or null.
     pub(crate) stream: Option<bool>,
+    /// What bounds the answer and its price.
+    pub(crate) terms: Terms,
+}
+
+/// What a body says of its answer's size and class of service, in the words of any of the protocols.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Terms {
+    /// `max_tokens`, `max_completion_tokens`, `max_output_tokens` or Gemini's `maxOutputTokens`.
+    pub(crate) max_output: Option<u64>,
+    /// `n`, `best_of` or Gemini's `candidateCount`.
+    pub(crate) answers: Option<u64>,
+    /// `service_tier`; one that is not known here counts as [`Tier::Priority`], the dearest.
+    pub(crate) tier: Option<Tier>,
+    /// Anthropic's `speed: "fast"`.
+    pub(crate) fast: bool,
+    /// Anthropic's `inference_geo: "us"`.
+    pub(crate) us_only: bool,
+    /// `background: true` of the Responses API.
+    pub(crate) background: bool,
+    /// `stream_options.include_usage`: the caller wants the stream to tell its usage.
+    pub(crate) include_usage: bool,
 }
 
 /// Why a body asks for nothing.
@@ -37,7 +62,7 @@ pub(crate) enum Unreadable {
     StreamType,
 }
 
-/// Reads `model` and `stream` at the top level of a JSON object.
+/// Reads those fields at the top level of a JSON object.
 pub(crate) fn scan(body: &[u8]) -> Result<Asked, Unreadable> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let seen = Seen::deserialize(&mut json).map_err(|_| Unreadable::NotAnObject)?;
@@ -55,7 +80,7 @@ pub(crate) fn scan(body: &[u8]) -> Result<Asked, Unreadable> {
         Some(Value::Bool(stream)) => Some(stream),
         Some(Value::Text(_) | Value::Other) => return Err(Unreadable::StreamType),
     };
-    Ok(Asked { model, stream })
+    Ok(Asked { model, stream, terms: seen.terms })
 }
 
 #[derive(Default)]
@@ -63,6 +88,7 @@ struct Seen {
     model: Option<Value>,
     stream: Option<Value>,
     duplicate: Option<&'static str>,
+    terms: Terms,
 }
 
 impl<'de> Deserialize<'de> for Seen {
@@ -90,6 +116,10 @@ impl<'de> Visitor<'de> for SeenVisitor {
                     map.next_value::<IgnoredAny>()?;
                     continue;
                 }
+                Key::Term(term) => {
+                    seen.terms.note(term, map.next_value::<&RawValue>()?.get());
+                    continue;
+                }
             };
             if slot.replace(map.next_value()?).is_some() {
                 seen.duplicate = Some(name);
@@ -102,7 +132,100 @@ impl<'de> Visitor<'de> for SeenVisitor {
 enum Key {
     Model,
     Stream,
+    Term(Term),
     Other,
+}
+
+/// A field that bounds the answer or its price.
+#[derive(Clone, Copy)]
+enum Term {
+    MaxOutput,
+    Answers,
+    Tier,
+    Speed,
+    Geo,
+    Background,
+    StreamOptions,
+    /// Gemini's object with two of them inside.
+    Generation,
+}
+
+impl Term {
+    fn named(key: &str) -> Option<Self> {
+        Some(match key {
+            "max_tokens" | "max_completion_tokens" | "max_output_tokens" => Self::MaxOutput,
+            "n" | "best_of" => Self::Answers,
+            "service_tier" | "serviceTier" => Self::Tier,
+            "speed" => Self::Speed,
+            "inference_geo" => Self::Geo,
+            "background" => Self::Background,
+            "stream_options" => Self::StreamOptions,
+            "generationConfig" | "generation_config" => Self::Generation,
+            _ => return None,
+        })
+    }
+}
+
+impl Terms {
+    /// Takes a value as it stands in the body. One of another type says nothing here; its provider will refuse it.
+    fn note(&mut self, term: Term, json: &str) {
+        let word = json.trim_matches('"');
+        match term {
+            Term::MaxOutput => self.max_output = self.max_output.max(count(json)),
+            Term::Answers => self.answers = self.answers.max(count(json)),
+            Term::Tier => self.tier = tier(json).or(self.tier),
+            Term::Speed => self.fast |= word == "fast",
+            Term::Geo => self.us_only |= word == "us",
+            Term::Background => self.background |= json == "true",
+            Term::StreamOptions => {
+                self.include_usage |= serde_json::from_str::<StreamOptions>(json).is_ok_and(|options| options.include_usage);
+            }
+            Term::Generation => {
+                if let Ok(config) = serde_json::from_str::<Generation<'_>>(json) {
+                    let count = |value: Option<&RawValue>| value.and_then(|value| count(value.get()));
+                    self.max_output = self.max_output.max(count(config.max_output_tokens));
+                    self.answers = self.answers.max(count(config.candidate_count));
+                }
+            }
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct StreamOptions {
+    #[serde(default)]
+    include_usage: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Generation<'a> {
+    #[serde(borrow, alias = "max_output_tokens")]
+    max_output_tokens: Option<&'a RawValue>,
+    #[serde(borrow, alias = "candidate_count")]
+    candidate_count: Option<&'a RawValue>,
+}
+
+/// A whole number, also one that was written as `1e3` or `"1000"`, as Gemini's readers take it.
+fn count(json: &str) -> Option<u64> {
+    let text = json.trim_matches('"');
+    text.parse().ok().or_else(|| {
+        let number: f64 = text.parse().ok().filter(|number| *number >= 0.0)?;
+        // Saturates: more than any model gives.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is not negative, and saturates")]
+        Some(number.ceil() as u64)
+    })
+}
+
+fn tier(json: &str) -> Option<Tier> {
+    Some(match json.strip_prefix('"')?.strip_suffix('"')? {
+        "auto" | "default" | "standard" | "standard_only" => Tier::Standard,
+        "flex" => Tier::Flex,
+        "batch" => Tier::Batch,
+        "scale" => Tier::Scale,
+        "ultrafast" => Tier::Ultrafast,
+        _ => Tier::Priority,
+    })
 }
 
 impl<'de> Deserialize<'de> for Key {
@@ -124,7 +247,7 @@ impl Visitor<'_> for KeyVisitor {
         Ok(match key {
             "model" => Key::Model,
             "stream" => Key::Stream,
-            _ => Key::Other,
+            _ => Term::named(key).map_or(Key::Other, Key::Term),
         })
     }
 }
@@ -194,7 +317,7 @@ mod tests {
     use super::*;
 
     fn asked(model: Option<&str>, stream: Option<bool>) -> Result<Asked, Unreadable> {
-        Ok(Asked { model: model.map(str::to_owned), stream })
+        Ok(Asked { model: model.map(str::to_owned), stream, terms: Terms::default() })
     }
 
     #[test]
@@ -235,6 +358,46 @@ mod tests {
         }
         let deep = format!("{{\"x\":{}{},\"model\":\"a\"}}", "[".repeat(100_000), "]".repeat(100_000));
         assert_eq!(scan(deep.as_bytes()), asked(Some("a"), None));
+    }
+
+    #[test]
+    fn what_bounds_an_answer_is_found_in_any_protocols_words() {
+        let terms = |body: &str| scan(body.as_bytes()).unwrap().terms;
+        let plain = Terms::default();
+        for (body, expected) in [
+            (r#"{"max_tokens":10}"#, Terms { max_output: Some(10), ..plain }),
+            (r#"{"max_tokens":10,"max_completion_tokens":20,"n":3}"#, Terms { max_output: Some(20), answers: Some(3), ..plain }),
+            (r#"{"max_output_tokens":1e3,"max_output_tokens":5}"#, Terms { max_output: Some(1000), ..plain }),
+            (r#"{"max_tokens":1e400}"#, Terms { max_output: Some(u64::MAX), ..plain }),
+            (r#"{"max_tokens":-1,"n":"x","service_tier":7,"speed":{},"background":1}"#, plain),
+            (r#"{"service_tier":"flex"}"#, Terms { tier: Some(Tier::Flex), ..plain }),
+            (r#"{"service_tier":"fast"}"#, Terms { tier: Some(Tier::Priority), ..plain }),
+            (r#"{"speed":"fast","inference_geo":"us"}"#, Terms { fast: true, us_only: true, ..plain }),
+            (r#"{"stream_options":{"include_usage":true,"x":1}}"#, Terms { include_usage: true, ..plain }),
+            (r#"{"stream_options":{"include_usage":false}}"#, plain),
+            (r#"{"stream_options":null}"#, plain),
+            (r#"{"background":true}"#, Terms { background: true, ..plain }),
+            (
+                r#"{"generationConfig":{"maxOutputTokens":"64","candidateCount":2,"x":[1e400]}}"#,
+                Terms { max_output: Some(64), answers: Some(2), ..plain },
+            ),
+            (r#"{"generation_config":{"max_output_tokens":7}}"#, Terms { max_output: Some(7), ..plain }),
+            (r#"{"generationConfig":3}"#, plain),
+        ] {
+            assert_eq!(terms(body), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_odd_elsewhere_is_not_ours_to_judge() {
+        for body in [
+            r#"{"model":"a","x":1,"x":2}"#,
+            r#"{"model":"a","x":1e400,"y":[-0.0,1E+999,123456789012345678901234567890]}"#,
+            r#"{"model":"a","x":"\ud800","y":{"\udfff":"\u0000"}}"#,
+            "\n\t {\r\n \"model\" :\t\"a\" } \n",
+        ] {
+            assert_eq!(scan(body.as_bytes()).map(|asked| asked.model), Ok(Some("a".into())), "{body}");
+        }
     }
 
     /// Any JSON value, three levels deep, with keys that resemble the two.

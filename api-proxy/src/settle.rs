@@ -10,24 +10,26 @@ use std::{
 };
 
 use tokio::time::Instant;
-use wire::{DeviceId, ModelName, RequestId, relay::Usage};
+use wire::{DeviceId, ModelName, RequestId};
 
-use crate::{Caller, Meter, Record, RecordOutcome, Surface, error::ProxyError};
+use crate::{
+    Allowance, Ask, AskedModel, Caller, Meter, Model, Record, RecordOutcome, Reservation, Snapshot, Surface, error::ProxyError,
+};
 
 /// Where records go; what is left of a [`Meter`] once nobody needs to know which it is.
-pub(crate) type Ledger = Arc<dyn Fn(Record) + Send + Sync>;
+pub(crate) type Ledger = Arc<dyn Fn(Record, Option<Reservation>) + Send + Sync>;
 
 /// The ledger of a meter.
 pub(crate) fn ledger<M: Meter>(meter: &Arc<M>) -> Ledger {
     let meter = Arc::clone(meter);
-    Arc::new(move |record| meter.settle(record))
+    Arc::new(move |record, reservation| meter.settle(record, reservation))
 }
 
 /// When a request arrived, by both clocks, and the name it was given.
 #[derive(Clone, Copy)]
 pub(crate) struct Arrival {
     pub(crate) request: RequestId,
-    time: SystemTime,
+    pub(crate) time: SystemTime,
     instant: Instant,
 }
 
@@ -41,8 +43,29 @@ impl Arrival {
 pub(crate) struct Entry {
     arrived: Instant,
     record: Record,
+    reservation: Option<Reservation>,
     /// Gone once the record is settled.
     ledger: Option<Ledger>,
+}
+
+/// What a request used, in the end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Used {
+    /// Tokens of the prompt; `None` when nobody counted.
+    pub(crate) input: Option<u64>,
+    /// Tokens of the answer; `None` when nobody counted.
+    pub(crate) output: Option<u64>,
+    /// Their price in nano-credits.
+    pub(crate) cost_nano: i64,
+    /// Whether the tokens were estimated.
+    pub(crate) estimated: bool,
+}
+
+impl From<wire::relay::Usage> for Used {
+    /// A workstation's own work costs nothing.
+    fn from(usage: wire::relay::Usage) -> Self {
+        Self { input: Some(usage.input), output: Some(usage.output), cost_nano: 0, estimated: false }
+    }
 }
 
 /// The status of a request whose caller hung up before they were answered; nobody gets to see it.
@@ -56,10 +79,12 @@ impl Entry {
             model: None,
             operation,
             device: None,
+            provider: None,
             input_tokens: None,
             output_tokens: None,
             estimated: false,
             cost_nano: 0,
+            prices: None,
             user: caller.user,
             project: caller.project,
             key: caller.key,
@@ -69,15 +94,72 @@ impl Entry {
             status: HUNG_UP,
             outcome: RecordOutcome::Cancelled,
         };
-        Self { arrived: arrival.instant, record, ledger: Some(Arc::clone(ledger)) }
+        Self { arrived: arrival.instant, record, reservation: None, ledger: Some(Arc::clone(ledger)) }
     }
 
     pub(crate) fn request(&self) -> RequestId {
         self.record.request
     }
 
-    pub(crate) fn note_model(&mut self, model: &ModelName) {
-        self.record.model = Some(model.clone());
+    pub(crate) fn note_local(&mut self, model: &ModelName) {
+        self.record.model = Some(model.as_str().into());
+    }
+
+    pub(crate) fn note_cloud(&mut self, model: &Model, prices: Snapshot) {
+        self.record.model = Some(Arc::clone(&model.id));
+        self.record.provider = Some(model.provider.clone());
+        self.record.prices = Some(prices);
+    }
+
+    /// What is to be asked of the meter, as far as the entry knows it: nothing that costs anything.
+    pub(crate) fn ask<'a>(&self, model: AskedModel<'a>, stream: bool) -> Ask<'a> {
+        Ask {
+            request: self.record.request,
+            time: self.record.time,
+            surface: self.record.operation,
+            model,
+            most_nano: 0,
+            most_tokens: 0,
+            stream,
+        }
+    }
+
+    /// What the limits left when it was reserved.
+    pub(crate) fn allowance(&self) -> Option<Allowance> {
+        self.reservation.and_then(|reservation| reservation.allowance)
+    }
+
+    /// What was set aside, in nano-credits.
+    pub(crate) fn reserved_nano(&self) -> i64 {
+        self.reservation.map_or(0, |reservation| reservation.nano)
+    }
+
+    /// What was set aside goes with the entry from now on.
+    pub(crate) fn hold(&mut self, reservation: Reservation) {
+        self.reservation = Some(reservation);
+    }
+
+    /// What it used and what that costs.
+    pub(crate) fn note_used(&mut self, used: Used) {
+        self.record.input_tokens = used.input;
+        self.record.output_tokens = used.output;
+        self.record.cost_nano = used.cost_nano;
+        self.record.estimated = used.estimated;
+    }
+
+    /// When it arrived, which is when its price was made.
+    pub(crate) fn time(&self) -> SystemTime {
+        self.record.time
+    }
+
+    /// The entry, for whoever sees the request to its end; what stays behind has nothing left to say.
+    pub(crate) fn hand_over(&mut self) -> Self {
+        Self {
+            arrived: self.arrived,
+            record: self.record.clone(),
+            reservation: self.reservation.take(),
+            ledger: self.ledger.take(),
+        }
     }
 
     pub(crate) fn note_stream(&mut self, stream: bool) {
@@ -98,15 +180,16 @@ impl Entry {
     }
 
     /// The request came to nothing, and `error` is its whole answer.
-    pub(crate) fn refuse(mut self, error: &ProxyError) {
+    pub(crate) fn refuse(&mut self, error: &ProxyError) {
         self.note_status(error.status());
-        self.settle(RecordOutcome::Failed(error.code()), None);
+        self.settle(RecordOutcome::Failed(error.code()));
     }
 
     /// It is over. Only the first word counts.
-    pub(crate) fn settle(&mut self, outcome: RecordOutcome, usage: Option<Usage>) {
+    pub(crate) fn settle(&mut self, outcome: RecordOutcome) {
         if let Some(ledger) = self.ledger.take() {
-            ledger(finished(self.record.clone(), outcome, usage, self.arrived.elapsed()));
+            let record = Record { latency_ms: millis(self.arrived.elapsed()), outcome, ..self.record.clone() };
+            ledger(record, self.reservation.take());
         }
     }
 }
@@ -117,21 +200,10 @@ impl Drop for Entry {
             if self.record.status == HUNG_UP {
                 self.record.status = http::StatusCode::INTERNAL_SERVER_ERROR.as_u16();
             }
-            self.settle(RecordOutcome::Failed("panic"), None);
+            self.settle(RecordOutcome::Failed("panic"));
         } else {
-            self.settle(RecordOutcome::Cancelled, None);
+            self.settle(RecordOutcome::Cancelled);
         }
-    }
-}
-
-/// The record of a request that ended so after so long.
-fn finished(record: Record, outcome: RecordOutcome, usage: Option<Usage>, latency: Duration) -> Record {
-    Record {
-        input_tokens: usage.map(|u| u.input),
-        output_tokens: usage.map(|u| u.output),
-        latency_ms: millis(latency),
-        outcome,
-        ..record
     }
 }
 

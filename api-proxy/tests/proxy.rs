@@ -13,8 +13,9 @@ use std::{
 };
 
 use api_proxy::{
-    Aborted, Answer, AnswerBody, AnswerSender, Bridges, Caller, KeyId, Listing, Meter, NotAdmitted, NotRelayed, Order, Part,
-    Presence, PresentedKey, Proxy, ProxyBody, Record, RecordOutcome, Surface, Workstation,
+    Aborted, Admitted, Answer, AnswerBody, AnswerSender, Ask, Bridges, Caller, Catalogue, Endpoint, KeyId, Leash, Listing, Meter,
+    NotAdmitted, NotRelayed, NotReserved, Order, Part, Presence, PresentedKey, Proxy, ProxyBody, Record, RecordOutcome,
+    Reservation, Surface, Tuning, Upstream, Workstation,
 };
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, stream};
@@ -40,21 +41,39 @@ const WHOLE: &str = r#"{"model":"local/m","messages":[]}"#;
 /// Lets in whoever has the key `good`.
 struct Recorder {
     caller: Caller,
+    leash: Leash,
     records: Mutex<Vec<Record>>,
 }
 
 impl Meter for Recorder {
-    async fn admit(&self, key: PresentedKey<'_>) -> Result<Caller, NotAdmitted> {
+    async fn admit(&self, key: PresentedKey<'_>, _: Surface) -> Result<Admitted, NotAdmitted> {
         match key.expose() {
-            "good" => Ok(self.caller),
+            "good" => Ok(Admitted { caller: self.caller, exact_usage: false, leash: self.leash.clone(), allowance: None }),
             "bent" => Err(NotAdmitted::Malformed),
             _ => Err(NotAdmitted::Unknown),
         }
     }
 
-    fn settle(&self, record: Record) {
+    async fn reserve(&self, _: &Caller, ask: Ask<'_>) -> Result<Reservation, NotReserved> {
+        Ok(Reservation { nano: ask.most_nano, tokens: ask.most_tokens, free: false, allowance: None })
+    }
+
+    fn settle(&self, record: Record, reservation: Option<Reservation>) {
+        // A workstation's work costs nothing.
+        assert!(reservation.is_none_or(|reservation| reservation.nano == 0));
         self.records.lock().unwrap().push(record);
     }
+}
+
+/// A Lab without any provider.
+fn no_providers() -> (Arc<Upstream>, Arc<Catalogue>) {
+    let crypto = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(crypto)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    (Arc::new(Upstream::new(Vec::new(), &Arc::new(tls), Tuning::default())), Arc::new(Catalogue::embedded().unwrap()))
 }
 
 /// What a workstation does when it is asked.
@@ -134,14 +153,15 @@ impl World {
     fn with(workstations: impl IntoIterator<Item = Workstation>, acts: impl IntoIterator<Item = Act>) -> Self {
         let key: KeyId = "abcDEF123456".parse().unwrap();
         let caller = Caller { user: UserId::random(), project: ProjectId::random(), key };
-        let meter = Arc::new(Recorder { caller, records: Mutex::default() });
+        let meter = Arc::new(Recorder { caller, leash: Leash::new(), records: Mutex::default() });
         let script = Arc::new(Script {
             workstations: Mutex::new(workstations.into_iter().collect()),
             acts: Mutex::new(acts.into_iter().collect()),
             asked: Mutex::default(),
             dropped: AtomicUsize::new(0),
         });
-        let proxy = Arc::new(Proxy::new(Arc::clone(&meter), Arc::clone(&script)));
+        let (upstream, catalogue) = no_providers();
+        let proxy = Arc::new(Proxy::new(Arc::clone(&meter), Arc::clone(&script), upstream, catalogue));
         Self { meter, script, proxy }
     }
 
@@ -281,9 +301,11 @@ async fn an_answer_passes_through_untouched_and_is_recorded_once() {
     let expected = Record {
         request: request.parse().unwrap(),
         time: record.time,
-        model: Some("m".parse().unwrap()),
-        operation: Surface::Relay(Operation::OpenaiChat),
+        model: Some("m:latest".into()),
+        operation: Surface::Model(Endpoint::OpenaiChat),
         device: Some(world.device()),
+        provider: None,
+        prices: None,
         input_tokens: Some(0),
         output_tokens: Some(7),
         estimated: false,
@@ -322,14 +344,14 @@ async fn without_a_good_key_nothing_happens() {
     );
     assert_eq!(
         ask("/api/chat", "authorization", "Bearer stolen-key-text").await,
-        (401, bearer(), r#"{"error":"the API key is not known here, was revoked or has expired: make a new one"}"#.into())
+        (401, bearer(), r#"{"error":"the API key is not valid here: copy it again, whole, or make a new one if it was revoked or has expired"}"#.into())
     );
     assert_eq!(
         ask("/v1/messages", "x-api-key", "bent").await,
         (
             401,
             bearer(),
-            r#"{"type":"error","error":{"type":"authentication_error","message":"the API key is not of the form that this Lab gives out: copy it again, whole"},"request_id":"REQ"}"#.into()
+            r#"{"type":"error","error":{"type":"authentication_error","message":"the API key is not valid here: copy it again, whole, or make a new one if it was revoked or has expired"},"request_id":"REQ"}"#.into()
         )
     );
     assert_eq!(

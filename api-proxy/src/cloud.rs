@@ -1,0 +1,310 @@
+//! A request to a provider, from the catalogue to its last byte.
+//!
+//! Three things own it in turn, each holding its [`Entry`]: the [`Waiting`] future until the provider's head is there, the
+//! [`CloudBody`] while bytes pass, and, where a caller hangs up on what is paid for all the same, a task that reads the answer to its
+//! end for the sake of the bill.
+
+mod body;
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, SystemTime},
+};
+
+use http::{HeaderMap, Response, StatusCode, header::CONTENT_TYPE};
+use tokio::{sync::Semaphore, time::timeout};
+use wire::{Content, RequestId};
+
+pub(crate) use body::{CloudBody, Passage};
+
+use crate::{
+    Allowance, Bound, Catalogue, Endpoint, Leash, Model, Name, Protocol, ProviderKind, ProxyBody, Snapshot, Upstream, Usage,
+    error::ProxyError,
+    estimate, exact, head,
+    scan::Terms,
+    settle::{Entry, Used},
+    tap::{Reading, Shape, Words},
+    upstream::{Call, NoAnswer, UpstreamAnswer},
+};
+
+/// Answers that are read to their end after their caller went away, at once. Beyond that they are broken off, and their usage is
+/// estimated: what they hold must stay bounded.
+const DRAINS: usize = 256;
+/// The longest that such a one is read.
+const DRAIN_LIMIT: Duration = Duration::from_secs(60);
+/// Tokens of one picture, where the catalogue gives no bound: more than the largest at the highest quality.
+const PICTURE_TOKENS: u64 = 8192;
+
+/// The providers, and what their models cost.
+pub(crate) struct Cloud {
+    upstream: Arc<Upstream>,
+    catalogue: Arc<Catalogue>,
+    drains: Arc<Semaphore>,
+}
+
+/// What a caller asks of a provider.
+pub(crate) struct CloudOrder<'a> {
+    pub(crate) endpoint: Endpoint,
+    /// The model, as the caller wrote it.
+    pub(crate) name: &'a str,
+    /// Whether only the path names it.
+    pub(crate) by_path: bool,
+    pub(crate) query: Option<&'a str>,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) terms: Terms,
+    pub(crate) streamed: bool,
+    pub(crate) exact_usage: bool,
+}
+
+/// What a request can use at most.
+pub(crate) fn bound(model: &Model, order: &CloudOrder<'_>, body: &Content) -> Bound {
+    let terms = order.terms;
+    let most = match order.endpoint {
+        Endpoint::OpenaiImages if model.max_output == 0 => PICTURE_TOKENS,
+        _ => model.max_output,
+    };
+    Bound {
+        input: estimate::most_input(body.for_routing()).min(model.max_input.max(1)),
+        output: terms.max_output.unwrap_or(most).min(most).saturating_mul(terms.answers.unwrap_or(1).max(1)),
+        tier: terms.tier,
+        fast: terms.fast,
+        us_only: terms.us_only,
+    }
+}
+
+impl Cloud {
+    pub(crate) fn new(upstream: Arc<Upstream>, catalogue: Arc<Catalogue>) -> Self {
+        Self { upstream, catalogue, drains: Arc::new(Semaphore::new(DRAINS)) }
+    }
+
+    /// The model that is meant, if it has a price and somebody serves it in this way.
+    pub(crate) fn model(&self, order: &CloudOrder<'_>, at: SystemTime) -> Result<Arc<Model>, ProxyError> {
+        let model = self.catalogue.find(order.name).filter(|model| model.is_priced(at));
+        model.filter(|model| self.upstream.offers(model, order.endpoint)).cloned().ok_or(ProxyError::NotInCatalogue)
+    }
+
+    /// Every model that has a price and is served by somebody, by its id.
+    pub(crate) fn listed(&self) -> Vec<&Model> {
+        let now = SystemTime::now();
+        let served = |model: &&Model| {
+            model.is_priced(now) && Endpoint::ALL.into_iter().any(|endpoint| self.upstream.offers(model, endpoint))
+        };
+        self.catalogue.models().map(AsRef::as_ref).filter(served).collect()
+    }
+
+    /// Which price list charges are made from.
+    pub(crate) fn prices(&self) -> Snapshot {
+        self.catalogue.snapshot()
+    }
+
+    /// The most that a request can cost, in nano-credits.
+    pub(crate) fn most(&self, model: &Model, at: SystemTime, endpoint: Endpoint, bound: &Bound) -> i64 {
+        if endpoint.is_free() { 0 } else { self.catalogue.most(model, at, bound) }
+    }
+
+    /// Asks, and waits for the head and the first bytes of the answer. The entry goes with the request; it comes back where there is
+    /// no answer.
+    pub(crate) async fn ask(
+        &self,
+        model: Arc<Model>,
+        order: &CloudOrder<'_>,
+        content: Content,
+        entry: &mut Entry,
+    ) -> Result<Begun, ProxyError> {
+        let endpoint = order.endpoint;
+        let may_lack_usage =
+            order.streamed && matches!(endpoint, Endpoint::OpenaiChat | Endpoint::OpenaiCompletions) && !order.terms.include_usage;
+        let spliced = if order.exact_usage && may_lack_usage { exact::splice(&content) } else { None };
+        let strip = spliced.is_some().then(exact::Strip::default);
+        let account = Account {
+            catalogue: Arc::clone(&self.catalogue),
+            model: Arc::clone(&model),
+            endpoint,
+            streamed: order.streamed,
+            request_bytes: content.len(),
+            // Kept for its count only where the provider may give none.
+            request: (may_lack_usage && spliced.is_none()
+                || endpoint == Endpoint::GeminiEmbed
+                || endpoint == Endpoint::GeminiBatchEmbed)
+                .then(|| content.for_retry()),
+            strip,
+            drains: Arc::clone(&self.drains),
+        };
+        let upstream = Arc::clone(&self.upstream);
+        let (name, query) = (order.name.to_owned(), order.query.map(str::to_owned));
+        let (headers, by_path) = (order.headers.clone(), order.by_path);
+        let body = spliced.unwrap_or(content);
+        let asking = Box::pin(async move {
+            let call =
+                Call { model: &model, endpoint, name: &name, query: query.as_deref(), by_path, headers: &headers, body: &body };
+            upstream.send(&call).await
+        });
+        let waiting = Waiting { asking, flight: Some(Flight { entry: entry.hand_over(), account }) };
+        match waiting.await {
+            (Ok(answer), flight) => Ok(Begun { answer, flight }),
+            (Err(why), flight) => {
+                *entry = flight.entry;
+                Err(ProxyError::NoAnswer(why))
+            }
+        }
+    }
+}
+
+type Asking = Pin<Box<dyn Future<Output = Result<UpstreamAnswer, NoAnswer>> + Send>>;
+
+/// A request under way, and what its end will need.
+struct Flight {
+    entry: Entry,
+    account: Account,
+}
+
+/// What a request's price is made from.
+struct Account {
+    catalogue: Arc<Catalogue>,
+    model: Arc<Model>,
+    endpoint: Endpoint,
+    streamed: bool,
+    request_bytes: usize,
+    /// The request's own words, where they may have to be counted.
+    request: Option<Content>,
+    /// Takes out again what the project had put in.
+    strip: Option<exact::Strip>,
+    drains: Arc<Semaphore>,
+}
+
+/// What a caller who hangs up means for the provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HangUp {
+    /// It stops there and then, and so does its price.
+    Stops,
+    /// It is paid for to its end all the same: the end is read for the sake of the bill.
+    Drains,
+}
+
+impl Account {
+    /// Measured by others and told by the providers (`facts` of OpenRouter's streaming documentation): OpenAI, Azure, Anthropic and
+    /// xAI stop when their reader goes, Google does not. An answer in one piece is made in any case.
+    fn hang_up(&self, kind: Option<ProviderKind>) -> HangUp {
+        let stops = match kind {
+            Some(ProviderKind::Gemini) => false,
+            Some(
+                ProviderKind::Openai
+                | ProviderKind::Anthropic
+                | ProviderKind::Xai
+                | ProviderKind::Azure
+                | ProviderKind::AzureDeployments
+                | ProviderKind::OpenaiCompatible,
+            ) => self.streamed,
+            None => self.streamed && self.endpoint.protocol() != Protocol::Gemini,
+        };
+        if stops || self.endpoint.is_free() { HangUp::Stops } else { HangUp::Drains }
+    }
+
+    /// How the answer's usage is read.
+    fn shape(&self, kind: ProviderKind) -> Shape {
+        Shape::of(kind, self.endpoint)
+    }
+
+    /// Whether its words are to be gathered.
+    fn words(&self) -> Words {
+        if self.request.is_some() { Words::Gather } else { Words::Leave }
+    }
+
+    /// The provider's own word on the usage, where it is complete. An answer that told its prompt and broke off before it told its
+    /// own tokens is not; embeddings have none to tell.
+    fn known(&self, reading: &Reading) -> Option<Usage> {
+        let has_words = !matches!(self.endpoint, Endpoint::OpenaiEmbeddings | Endpoint::GeminiEmbed | Endpoint::GeminiBatchEmbed);
+        reading.usage.clone().filter(|usage| {
+            let whole = &usage.whole;
+            !has_words || whole.output_tokens().is_some() || whole.upstream_cost_pico.is_some() || !usage.iterations.is_empty()
+        })
+    }
+
+    fn used(&self, at: SystemTime, usage: &Usage, estimated: bool) -> Used {
+        let cost_nano = if self.endpoint.is_free() { 0 } else { self.catalogue.cost(&self.model, at, usage) };
+        Used { input: usage.whole.input_tokens(), output: usage.whole.output_tokens(), cost_nano, estimated }
+    }
+}
+
+/// A provider that was asked and has not answered.
+struct Waiting {
+    asking: Asking,
+    /// Gone once it has answered.
+    flight: Option<Flight>,
+}
+
+impl Future for Waiting {
+    type Output = (Result<UpstreamAnswer, NoAnswer>, Flight);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = ready!(self.asking.as_mut().poll(cx));
+        match self.flight.take() {
+            Some(flight) => Poll::Ready((answer, flight)),
+            // It has answered before and is not to be asked again.
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Waiting {
+    /// The caller went away before there was an answer.
+    fn drop(&mut self) {
+        let Some(flight) = self.flight.take() else { return };
+        if flight.account.hang_up(None) == HangUp::Drains {
+            let nobody: Asking = Box::pin(std::future::ready(Err(NoAnswer::Failed)));
+            let asking = std::mem::replace(&mut self.asking, nobody);
+            drain(&Arc::clone(&flight.account.drains), async move {
+                if let Ok(answer) = asking.await {
+                    Begun { answer, flight }.for_nobody().read_to_end().await;
+                }
+            });
+        }
+    }
+}
+
+/// Has an answer read to its end that nobody waits for, if there is room for one more. What is not read settles itself.
+fn drain(drains: &Arc<Semaphore>, reading: impl Future<Output = ()> + Send + 'static) {
+    let place = Arc::clone(drains).try_acquire_owned();
+    if let (Ok(place), Ok(runtime)) = (place, tokio::runtime::Handle::try_current()) {
+        runtime.spawn(async move {
+            let _place = place;
+            let _ = timeout(DRAIN_LIMIT, reading).await;
+        });
+    }
+}
+
+/// A provider's answer whose head and first bytes are there.
+pub(crate) struct Begun {
+    answer: UpstreamAnswer,
+    flight: Flight,
+}
+
+impl Begun {
+    /// What the limits left when the request was reserved.
+    pub(crate) fn allowance(&self) -> Option<Allowance> {
+        self.flight.entry.allowance()
+    }
+
+    pub(crate) fn into_response(mut self, protocol: Protocol, request: RequestId, leash: Leash) -> Response<ProxyBody> {
+        let status = self.answer.status;
+        let headers = std::mem::take(&mut self.answer.headers);
+        let provider: Name = self.flight.account.model.provider.clone();
+        let passage = Passage::new(self.answer, headers.get(CONTENT_TYPE), self.flight, Some(protocol));
+        let body = CloudBody::new(passage);
+        head::provided(status, headers, &provider, request, ProxyBody::provided(body, leash))
+    }
+
+    /// The answer for nobody but the bill.
+    fn for_nobody(mut self) -> Passage {
+        let headers = std::mem::take(&mut self.answer.headers);
+        Passage::new(self.answer, headers.get(CONTENT_TYPE), self.flight, None)
+    }
+}
+
+/// The status with which an answer is recorded; one that no HTTP caller could be given is a provider's fault.
+fn recordable(status: StatusCode) -> StatusCode {
+    if status.is_informational() { StatusCode::BAD_GATEWAY } else { status }
+}
