@@ -3,10 +3,12 @@
 pub mod api_key;
 pub mod revocation;
 
-use api_key::{Environment, NewKey, PresentedKey};
-use wire::ProjectId;
+use std::time::Duration;
 
-use crate::store::{ApiKeyRecord, KeyOwner, Store, StoreError, now_ms};
+use api_key::{Kid, NewKey, PresentedKey};
+use wire::{ProjectId, UserId};
+
+use crate::store::{ApiKeyRecord, KeyOwner, KeyTerms, Store, StoreError, ValidKey, now_ms};
 
 /// Makes a key for a project. What is returned is the only chance to read it.
 ///
@@ -16,9 +18,9 @@ pub async fn create_key(
     store: &Store,
     project: ProjectId,
     name: &str,
-    environment: Environment,
+    terms: KeyTerms,
 ) -> Result<(NewKey, ApiKeyRecord), StoreError> {
-    let key = NewKey::generate(environment);
+    let key = NewKey::generate(terms.environment);
     let record = ApiKeyRecord {
         kid: key.kid(),
         project,
@@ -26,9 +28,28 @@ pub async fn create_key(
         last4: key.last4().to_owned(),
         created_at: now_ms(),
         revoked_at: None,
+        replaced_by: None,
+        terms,
     };
     store.add_key(&record, &key.secret()).await?;
     Ok((key, record))
+}
+
+/// Makes a key that takes the place of a person's key, which ends after `overlap`, at once where that is nothing. What is returned
+/// is the only chance to read the new one; the number is the security epoch.
+///
+/// # Errors
+/// [`StoreError::Missing`] when the person has no such key, or it was revoked, has expired or was replaced before.
+pub async fn rotate_key(
+    store: &Store,
+    owner: UserId,
+    kid: Kid,
+    overlap: Duration,
+) -> Result<(NewKey, ApiKeyRecord, u64), StoreError> {
+    let old = store.key(owner, kid).await?.ok_or(StoreError::Missing("key that can be replaced"))?;
+    let new = NewKey::generate(old.terms.environment);
+    let (record, epoch) = store.replace_key(owner, kid, &new, overlap).await?;
+    Ok((new, record, epoch))
 }
 
 /// Whom a key speaks for; `None` when it is unknown, revoked or wrong. An unknown key costs as much time as a wrong one.
@@ -36,14 +57,22 @@ pub async fn create_key(
 /// # Errors
 /// When the database fails.
 pub async fn authenticate(store: &Store, key: &PresentedKey) -> Result<Option<KeyOwner>, StoreError> {
+    Ok(recognise(store, key).await?.map(|valid| valid.owner))
+}
+
+/// Like [`authenticate`], with everything that limits the key.
+///
+/// # Errors
+/// When the database fails.
+pub async fn recognise(store: &Store, key: &PresentedKey) -> Result<Option<ValidKey>, StoreError> {
     let found = store.valid_key(key.kid()).await?;
-    let (secret, owner) = found.map_or((api_key::NOBODYS, None), |(secret, owner)| (secret, Some(owner)));
-    Ok(if key.matches(&secret) { owner } else { None })
+    let matches = key.matches(found.as_ref().map_or(&api_key::NOBODYS, |valid| &valid.secret));
+    Ok(found.filter(|_| matches))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{api_key::Environment, *};
     use crate::store::scratch::Scratch;
 
     #[tokio::test]
@@ -52,7 +81,7 @@ mod tests {
         let store = &scratch.store;
         let user = store.add_user("ada").await.unwrap().id;
         let project = store.add_project(user, "default").await.unwrap().id;
-        let (new, record) = create_key(store, project, "test", Environment::Live).await.unwrap();
+        let (new, record) = create_key(store, project, "test", KeyTerms::default()).await.unwrap();
         let other = NewKey::generate(Environment::Live);
         let parse = |text: &str| text.parse::<PresentedKey>().unwrap();
         let key = parse(new.reveal());

@@ -1,151 +1,380 @@
-//! What the model API is handed: is this key good, and one metadata record per request.
+//! What the model API is handed: is this key good, how fast may it ask, can it be paid, and one record for each request.
 //!
-//! A key that was found good is remembered for a moment, under the SHA-256 of its whole text and for the security epoch in which it
-//! was looked up: a revocation ends every memory at once. Records go to a task that writes them in batches, off the request's path.
-//! A record is never dropped for want of room: the queue has no bound of its own, because `settle` may not wait; instead nobody is
-//! admitted while [`IN_FLIGHT`] requests have no record in the database yet. That bounds the queue, and a database that stalls stops
-//! new requests rather than their bookkeeping.
+//! ```text
+//! admit    keys: known, not revoked, may do this          limits: requests and how many run, of key, project and person
+//! reserve  the key's models    limits: tokens             purse: a free request, or credits within the key's limits    journal
+//! settle   purse: the charge   limits: what was used      journal       queue, and from there the database
+//! ```
+//!
+//! Nothing of this waits for the database but the first look at a key or a purse, and the one before somebody is refused for want of
+//! money. What has to outlive this process's sudden end is in the journal before `reserve` and `settle` return; the writer brings it
+//! into the database from there, record, ledger, balance and spending in one transaction. What was set aside and never settled
+//! becomes, at the next start, a record of its interruption that costs nothing.
+//!
+//! One process serves a database: limits, purses and spending are counted in its memory. Other processes (`1k4-lab admin`) may give
+//! and take credits, change terms and revoke meanwhile.
+
+mod gcra;
+mod journal;
+mod keys;
+mod limits;
+mod money;
+mod purse;
+mod writer;
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant, SystemTime},
+    fmt, io,
+    num::NonZeroU32,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
 };
 
-use api_proxy::{Caller, NotAdmitted, Record, RecordOutcome};
-use sha2::{Digest, Sha256};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use api_proxy::{Admitted, Ask, AskedModel, Caller, NotAdmitted, NotReserved, Record, RecordOutcome, Reservation, Surface};
+use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use wire::{ProjectId, RequestId};
 
 use crate::{
-    account::{api_key::PresentedKey, authenticate, revocation::Revocations},
-    store::{RequestRecord, Store, now_ms},
+    account::revocation::Revocations,
+    store::{Rates, RequestRecord, Scope, Settlement, Store, StoreError, now_ms},
 };
+use journal::Journal;
+use keys::{Keys, KnownKey};
+use limits::Limits;
+use money::{Ended, Money, NotHeld};
+use purse::{Broke, Hold};
+use writer::{Entry, Queue, Writer};
 
-/// Requests that may be running or waiting for their record to be written; at some 300 bytes a record, 20 MB.
+pub use journal::JournalError;
+
+/// Requests that may be running or waiting for their record to be written; at some 1,000 bytes a record, 64 MB.
 const IN_FLIGHT: usize = 65_536;
-/// How long a key that was found good is believed without looking (SECURITY 4.3), as long as the epoch stays.
-const BELIEVED: Duration = Duration::from_secs(5);
-/// Keys that are remembered at once.
-const MEMORY: usize = 10_000;
-/// Records in one insert.
-const BATCH: usize = 64;
-/// How long a record may wait for company.
-const BATCH_WAIT: Duration = Duration::from_millis(50);
-/// How long the writer rests after the database failed.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How often [`Meter::flush`] has a failing database tried before it gives up.
-const FLUSH_TRIES: u32 = 5;
 /// How long records are kept.
 const KEPT_DAYS: i64 = 90;
 /// How often older ones are deleted.
 const PURGE_EVERY: Duration = Duration::from_secs(600);
+/// How often a journal that cannot be written is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// When what running requests have set aside is worth another try: an answer takes about as long.
+const WHEN_IN_FLIGHT_S: u32 = 1;
+/// The status of a record whose request never got to its answer; nobody got to see it.
+const INTERRUPTED_STATUS: i32 = 499;
 
 /// The Lab's [`api_proxy::Meter`]. Its tasks end with the last clone.
 #[derive(Clone)]
 pub struct Meter(Arc<Inner>);
 
+/// The rates of those for whom nothing is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DefaultRates {
+    /// Of a person, over all their keys.
+    pub user: Rates,
+}
+
+impl Default for DefaultRates {
+    /// As many requests at once as a person's programs could mean, and few enough that one person leaves room for others.
+    fn default() -> Self {
+        Self { user: Rates { concurrent: NonZeroU32::new(512), ..Rates::default() } }
+    }
+}
+
+/// How much there is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// Requests that were admitted and not settled.
+    pub running: usize,
+    /// Records that are not in the database yet.
+    pub unwritten: usize,
+}
+
 struct Inner {
     store: Store,
     revocations: Revocations,
-    believed: Mutex<HashMap<[u8; 32], Believed>>,
+    keys: Arc<Keys>,
+    limits: Limits,
+    money: Arc<Money>,
+    journal: Arc<Journal>,
+    /// The journal could not be written lately, so that nobody is let in.
+    stuck: Arc<AtomicBool>,
+    queue: Arc<Queue>,
     in_flight: Arc<Semaphore>,
-    records: mpsc::UnboundedSender<Entry>,
-    _purge: DropGuard,
-}
-
-/// A key that was found good.
-#[derive(Clone, Copy)]
-struct Believed {
-    caller: Caller,
-    epoch: u64,
-    since: Instant,
-}
-
-enum Entry {
-    Record(Box<RequestRecord>),
-    /// Answered when everything before it is written or given up.
-    Flush(oneshot::Sender<()>),
+    on_record: Box<dyn Fn(&Record) + Send + Sync>,
+    _tasks: DropGuard,
 }
 
 impl Meter {
-    /// Starts the writer and the purge.
-    #[must_use]
-    pub fn start(store: Store, revocations: Revocations) -> Self {
-        let (records, entries) = mpsc::unbounded_channel();
-        let in_flight = Arc::new(Semaphore::new(IN_FLIGHT));
+    /// Brings what an earlier process left in `journal` into the database, and starts the tasks. `on_record` sees each record once,
+    /// on the request's path: it may count, and not wait.
+    ///
+    /// # Errors
+    /// When the journal cannot be used or holds what cannot be read, or the database fails.
+    pub async fn start(
+        store: Store,
+        revocations: Revocations,
+        journal: &Path,
+        defaults: DefaultRates,
+        on_record: impl Fn(&Record) + Send + Sync + 'static,
+    ) -> Result<Self, JournalError> {
+        let (journal, replay) = Journal::open(journal).await?;
+        for settlements in [&replay.settled, &replay.interrupted] {
+            store.write_settlements(settlements).await?;
+        }
+        if !(replay.settled.is_empty() && replay.interrupted.is_empty()) {
+            tracing::info!(settled = replay.settled.len(), interrupted = replay.interrupted.len(), "read the journal again");
+        }
+        journal.forget(&replay)?;
         let cancelled = CancellationToken::new();
-        tokio::spawn(write(store.clone(), entries, in_flight.clone()));
-        tokio::spawn(purge(store.clone(), cancelled.clone()));
-        Self(Arc::new(Inner { store, revocations, believed: Mutex::default(), in_flight, records, _purge: cancelled.drop_guard() }))
+        let (journal, money, queue) = (Arc::new(journal), Arc::new(Money::default()), Arc::new(Queue::new()));
+        let (in_flight, stuck) = (Arc::new(Semaphore::new(IN_FLIGHT)), Arc::new(AtomicBool::new(false)));
+        let keys = Arc::new(Keys::new(store.clone(), revocations.clone(), defaults));
+        let writer = Writer {
+            store: store.clone(),
+            journal: Arc::clone(&journal),
+            money: Arc::clone(&money),
+            queue: Arc::clone(&queue),
+            in_flight: Arc::clone(&in_flight),
+        };
+        tokio::spawn(writer.run(cancelled.clone()));
+        tokio::spawn(Arc::clone(&keys).watch(cancelled.clone()));
+        tokio::spawn(unstick(Arc::clone(&journal), Arc::clone(&stuck), cancelled.clone()));
+        tokio::spawn(purge(store.clone(), Arc::clone(&journal), Arc::clone(&money), cancelled.clone()));
+        let limits = Limits::new();
+        let (on_record, _tasks) = (Box::new(on_record), cancelled.drop_guard());
+        Ok(Self(Arc::new(Inner { store, revocations, keys, limits, money, journal, stuck, queue, in_flight, on_record, _tasks })))
     }
 
-    /// Waits until every record that was settled so far is in the database, or has been tried often enough.
+    /// Waits until every record that was settled so far is in the database, or has been tried often enough; it is in the journal then.
     pub async fn flush(&self) {
-        let (done, flushed) = oneshot::channel();
-        if self.0.records.send(Entry::Flush(done)).is_ok() {
-            let _ = flushed.await;
+        self.0.queue.flush().await;
+    }
+
+    /// A request's record, if it is of this project, from the moment in which it ended.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn record(&self, project: ProjectId, request: RequestId) -> Result<Option<RequestRecord>, StoreError> {
+        // One that is written between the two looks is found by the second.
+        match self.0.queue.find(&request.to_string()) {
+            Some(record) => Ok(Some(record).filter(|record| record.project == project.to_string())),
+            None => self.0.store.request(project, request).await,
         }
     }
 
-    /// Whose key this is.
-    async fn caller(&self, text: &str) -> Result<Caller, NotAdmitted> {
-        // An offline check first: a typo costs no look at anything.
-        let key: PresentedKey = text.parse().map_err(|_| NotAdmitted::Malformed)?;
-        let digest: [u8; 32] = Sha256::digest(text.as_bytes()).into();
-        // Before the database is asked: a revocation that comes meanwhile makes what is then remembered worthless.
-        let epoch = self.0.revocations.current();
-        if let Some(caller) = epoch.and_then(|epoch| self.believed(&digest, epoch)) {
-            return Ok(caller);
-        }
-        let owner = authenticate(&self.0.store, &key).await.map_err(|error| {
-            tracing::error!(%error, "cannot look up a key");
-            NotAdmitted::Unavailable
-        })?;
-        let owner = owner.ok_or(NotAdmitted::Unknown)?;
-        let caller = Caller { user: owner.user, project: owner.project, key: owner.key.into() };
-        if let Some(epoch) = epoch {
-            self.believe(digest, Believed { caller, epoch, since: Instant::now() });
-        }
-        Ok(caller)
+    /// Whether the journal can be written: while it cannot, nobody is let in.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        !self.0.stuck.load(Ordering::Relaxed)
     }
 
-    fn believed(&self, digest: &[u8; 32], epoch: u64) -> Option<Caller> {
-        let believed = self.0.believed.lock().unwrap_or_else(PoisonError::into_inner);
-        believed.get(digest).filter(|b| b.epoch == epoch && b.since.elapsed() < BELIEVED).map(|b| b.caller)
-    }
-
-    fn believe(&self, digest: [u8; 32], new: Believed) {
-        let mut believed = self.0.believed.lock().unwrap_or_else(PoisonError::into_inner);
-        if believed.len() >= MEMORY {
-            believed.retain(|_, old| old.epoch == new.epoch && old.since.elapsed() < BELIEVED);
-        }
-        if believed.len() < MEMORY {
-            believed.insert(digest, new);
-        }
+    /// How much there is to do.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        Load { running: self.0.keys.count(), unwritten: self.0.queue.len() }
     }
 }
 
 impl api_proxy::Meter for Meter {
-    async fn admit(&self, key: api_proxy::PresentedKey<'_>) -> Result<Caller, NotAdmitted> {
-        let caller = self.caller(key.expose()).await?;
-        // Last, with no await behind it: who has a place goes on to `settle`, which gives it back through the writer.
-        match self.0.in_flight.try_acquire() {
-            Ok(place) => place.forget(),
-            Err(_) => return Err(NotAdmitted::Unavailable),
-        }
-        Ok(caller)
+    async fn admit(&self, key: api_proxy::PresentedKey<'_>, surface: Surface) -> Result<Admitted, NotAdmitted> {
+        let inner = &*self.0;
+        let (key, leash) = inner.keys.begin(key.expose()).await?;
+        // No await from here on: who is let in goes on to `settle`, which takes all of this back.
+        let allowance = inner.let_in(&key, surface).inspect_err(|_| inner.keys.end(key.caller.key))?;
+        Ok(Admitted { caller: key.caller, exact_usage: key.exact_usage, leash, allowance })
     }
 
-    fn settle(&self, record: Record) {
-        // The receiver lives as long as a sender.
-        let _ = self.0.records.send(Entry::Record(Box::new(row(record))));
+    async fn reserve(&self, caller: &Caller, ask: Ask<'_>) -> Result<Reservation, NotReserved> {
+        let inner = &*self.0;
+        let key = inner.keys.running(caller.key).ok_or(NotReserved::Unavailable)?;
+        if !allows(&key, ask.model) {
+            return Err(NotReserved::ModelNotAllowed);
+        }
+        if ask.most_nano <= 0 {
+            return inner.set_aside(caller, &key, &ask).map_err(Refused::into_answer);
+        }
+        let mut read_now = false;
+        loop {
+            let epoch = inner.revocations.current();
+            let known = epoch.is_some_and(|epoch| inner.money.knows(caller, epoch));
+            if !known && (epoch.is_some() || !read_now) {
+                inner.read_money(caller, epoch).await?;
+                read_now = true;
+            }
+            match inner.set_aside(caller, &key, &ask) {
+                Err(Refused::Money(NotHeld::Unknown)) => read_now = false,
+                // Somebody may have given credits meanwhile.
+                Err(Refused::Money(NotHeld::Broke(_))) if !read_now && inner.money.is_old(caller) => {
+                    inner.read_money(caller, epoch).await?;
+                    read_now = true;
+                }
+                done => return done.map_err(Refused::into_answer),
+            }
+        }
+    }
+
+    fn settle(&self, record: Record, reservation: Option<Reservation>) {
+        self.0.settle(record, reservation);
     }
 }
 
-fn row(record: Record) -> RequestRecord {
-    let time = record.time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let int = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+impl Inner {
+    fn let_in(&self, key: &KnownKey, surface: Surface) -> Result<Option<api_proxy::Allowance>, NotAdmitted> {
+        // Asking for a model and asking which there are is the same right.
+        let (Surface::Model(_) | Surface::Listing(_)) = surface;
+        if !key.terms.scopes.allow(Scope::Inference) {
+            return Err(NotAdmitted::Scope);
+        }
+        if self.stuck.load(Ordering::Relaxed) {
+            return Err(NotAdmitted::Unavailable);
+        }
+        let place = self.in_flight.try_acquire().map_err(|_| NotAdmitted::Unavailable)?;
+        let allowance = self
+            .limits
+            .enter(&key.caller, &key.bounds)
+            .map_err(|limits::TooFast { retry_after, allowance }| NotAdmitted::RateLimited { retry_after, allowance })?;
+        // The writer gives it back.
+        place.forget();
+        Ok(allowance)
+    }
+
+    /// Without an epoch to rely on, what is read is good for this once.
+    async fn read_money(&self, caller: &Caller, epoch: Option<u64>) -> Result<(), NotReserved> {
+        self.money.read(&self.store, caller, epoch.unwrap_or_default()).await.map_err(|error| {
+            tracing::error!(%error, "cannot look up a balance");
+            NotReserved::Unavailable
+        })
+    }
+
+    /// Sets aside money and tokens and says so in the journal: all of it or nothing.
+    fn set_aside(&self, caller: &Caller, key: &KnownKey, ask: &Ask<'_>) -> Result<Reservation, Refused> {
+        let hold = match ask.most_nano {
+            ..=0 => Hold::Nothing,
+            most => self.money.hold(caller, &key.terms.spending, most).map_err(Refused::Money)?,
+        };
+        let give_back = || {
+            if hold != Hold::Nothing {
+                self.money.release(caller, hold);
+            }
+        };
+        let allowance = self.limits.take_tokens(caller, &key.bounds, ask.most_tokens).map_err(|too_fast| {
+            give_back();
+            Refused::TooFast(too_fast)
+        })?;
+        if let Err(error) = self.journal.reserve(ask.request, &asked(caller, ask)) {
+            give_back();
+            self.limits.correct_tokens(caller, ask.most_tokens, 0);
+            self.journal_failed(&error);
+            return Err(Refused::Journal);
+        }
+        let (nano, free) = match hold {
+            Hold::Nothing => (0, false),
+            Hold::Free => (0, true),
+            Hold::Credits(nano) => (nano, false),
+        };
+        Ok(Reservation { nano, tokens: ask.most_tokens, free, allowance })
+    }
+
+    fn settle(&self, mut record: Record, reservation: Option<Reservation>) {
+        let caller = Caller { user: record.user, project: record.project, key: record.key };
+        let ended = Ended {
+            cost_nano: record.cost_nano,
+            arrived_ms: millis(record.time),
+            came_to_something: record.output_tokens.unwrap_or_default() > 0 || record.outcome == RecordOutcome::Complete,
+        };
+        // It runs until the end of this, so that it is there.
+        let spending = self.keys.running(caller.key).map(|key| key.terms.spending).unwrap_or_default();
+        let owed = self.money.settle(&caller, &spending, reservation.as_ref(), ended);
+        record.cost_nano = owed.nano;
+        if let Some(Reservation { tokens, .. }) = reservation {
+            let used = record.input_tokens.unwrap_or_default().saturating_add(record.output_tokens.unwrap_or_default());
+            self.limits.correct_tokens(&caller, tokens, used);
+        }
+        self.limits.leave(&caller);
+        self.keys.end(caller.key);
+        (self.on_record)(&record);
+        let settlement = Arc::new(Settlement { record: row(&record), charge: owed.charge });
+        let (place, written) = self.journal.settle(record.request, &settlement);
+        if let Err(error) = written {
+            // It still is in memory, and the database may take it.
+            self.journal_failed(&error);
+        }
+        self.queue.push(Entry { settlement, owed, place });
+    }
+
+    fn journal_failed(&self, error: &io::Error) {
+        if !self.stuck.swap(true, Ordering::Relaxed) {
+            tracing::error!(%error, "cannot write the journal; no requests are admitted until it can be written again");
+        }
+    }
+}
+
+impl fmt::Debug for Meter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Meter").field(&self.load()).finish()
+    }
+}
+
+/// Why nothing was set aside.
+enum Refused {
+    Money(NotHeld),
+    TooFast(limits::TooFast),
+    Journal,
+}
+
+impl Refused {
+    fn into_answer(self) -> NotReserved {
+        match self {
+            Self::Money(NotHeld::Broke(Broke::Insufficient)) => NotReserved::InsufficientCredits,
+            Self::Money(NotHeld::Broke(Broke::TrialExhausted)) => NotReserved::TrialExhausted,
+            Self::Money(NotHeld::Broke(Broke::KeyLimit)) => NotReserved::KeySpendLimit,
+            Self::Money(NotHeld::Broke(Broke::InFlight)) => NotReserved::InFlight { retry_after_s: WHEN_IN_FLIGHT_S },
+            Self::TooFast(limits::TooFast { retry_after, allowance }) => NotReserved::RateLimited { retry_after, allowance },
+            Self::Money(NotHeld::Unknown) | Self::Journal => NotReserved::Unavailable,
+        }
+    }
+}
+
+fn allows(key: &KnownKey, model: AskedModel<'_>) -> bool {
+    match model {
+        _ if key.terms.models.is_none() => true,
+        AskedModel::Local(name) => key.terms.allow_model(&format!("local/{name}")),
+        AskedModel::Cloud(model) => key.terms.allow_model(&model.id),
+    }
+}
+
+/// The record that a request leaves if this process ends before it does.
+fn asked(caller: &Caller, ask: &Ask<'_>) -> RequestRecord {
+    let (model, provider) = match ask.model {
+        AskedModel::Local(name) => (name.to_string(), None),
+        AskedModel::Cloud(model) => (model.id.to_string(), Some(model.provider.as_str().to_owned())),
+    };
+    RequestRecord {
+        id: ask.request.to_string(),
+        time: millis(ask.time),
+        model,
+        operation: ask.surface.as_str().to_owned(),
+        device: None,
+        provider,
+        input_tokens: None,
+        output_tokens: None,
+        cost_nano: 0,
+        user: caller.user.to_string(),
+        project: caller.project.to_string(),
+        key: caller.key.to_string(),
+        latency_ms: 0,
+        first_token_ms: None,
+        stream: ask.stream,
+        status: INTERRUPTED_STATUS,
+        outcome: "interrupted".to_owned(),
+        estimated: false,
+        prices: None,
+    }
+}
+
+fn row(record: &Record) -> RequestRecord {
     let outcome = match record.outcome {
         RecordOutcome::Complete => "complete",
         RecordOutcome::Cancelled => "cancelled",
@@ -153,11 +382,11 @@ fn row(record: Record) -> RequestRecord {
     };
     RequestRecord {
         id: record.request.to_string(),
-        time: i64::try_from(time.as_millis()).unwrap_or(i64::MAX),
-        model: record.model.map(|model| model.to_string()).unwrap_or_default(),
+        time: millis(record.time),
+        model: record.model.as_deref().unwrap_or_default().to_owned(),
         operation: record.operation.as_str().to_owned(),
         device: record.device.map(|device| device.to_string()),
-        provider: None,
+        provider: record.provider.as_ref().map(|provider| provider.as_str().to_owned()),
         input_tokens: record.input_tokens.map(int),
         output_tokens: record.output_tokens.map(int),
         cost_nano: record.cost_nano,
@@ -170,138 +399,45 @@ fn row(record: Record) -> RequestRecord {
         status: i32::from(record.status),
         outcome: outcome.to_owned(),
         estimated: record.estimated,
+        prices: record.prices.map(|prices| prices.to_string()),
     }
 }
 
-/// Writes records until the last sender is gone and the queue is empty.
-async fn write(store: Store, mut entries: mpsc::UnboundedReceiver<Entry>, in_flight: Arc<Semaphore>) {
-    let mut batch = Vec::with_capacity(BATCH);
-    let mut flushes = Vec::new();
-    while let Some(first) = entries.recv().await {
-        sort(first, &mut batch, &mut flushes);
-        let full_at = tokio::time::Instant::now() + BATCH_WAIT;
-        while batch.len() < BATCH && flushes.is_empty() {
-            match tokio::time::timeout_at(full_at, entries.recv()).await {
-                Ok(Some(entry)) => sort(entry, &mut batch, &mut flushes),
-                Ok(None) | Err(_) => break,
-            }
-        }
-        let mut tries = 0;
-        while let Err(error) = store.write_requests(&batch).await {
-            tracing::error!(%error, records = batch.len(), "cannot write records; trying again");
-            tries += 1;
-            // Only somebody who waits for the end makes it give up: then the process is about to leave.
-            if entries.is_closed() || (!flushes.is_empty() && tries >= FLUSH_TRIES) {
-                tracing::error!(records = batch.len(), "records are lost: the database could not be written");
-                break;
-            }
-            tokio::time::sleep(RETRY_AFTER).await;
-        }
-        in_flight.add_permits(batch.len());
-        batch.clear();
-        for flush in flushes.drain(..) {
-            let _ = flush.send(());
+fn int(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn millis(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Lets requests in again once the journal can be written.
+async fn unstick(journal: Arc<Journal>, stuck: Arc<AtomicBool>, cancelled: CancellationToken) {
+    let mut turns = tokio::time::interval(TRY_AGAIN);
+    while cancelled.run_until_cancelled(turns.tick()).await.is_some() {
+        if stuck.load(Ordering::Relaxed) && journal.renew().is_ok() {
+            stuck.store(false, Ordering::Relaxed);
+            tracing::info!("the journal can be written again");
         }
     }
 }
 
-fn sort(entry: Entry, batch: &mut Vec<RequestRecord>, flushes: &mut Vec<oneshot::Sender<()>>) {
-    match entry {
-        Entry::Record(record) => batch.push(*record),
-        Entry::Flush(done) => flushes.push(done),
-    }
-}
-
-/// Deletes what is older than promised, again and again.
-async fn purge(store: Store, cancelled: CancellationToken) {
+/// Deletes what is older than promised, again and again; from the journal what is in the database.
+async fn purge(store: Store, journal: Arc<Journal>, money: Arc<Money>, cancelled: CancellationToken) {
     let mut turns = tokio::time::interval(PURGE_EVERY);
-    loop {
-        tokio::select! {
-            () = cancelled.cancelled() => return,
-            _ = turns.tick() => {}
-        }
+    while cancelled.run_until_cancelled(turns.tick()).await.is_some() {
         match store.purge_requests(now_ms() - KEPT_DAYS * 86_400_000).await {
             Ok(0) => {}
             Ok(records) => tracing::info!(records, "deleted records older than {KEPT_DAYS} days"),
             Err(error) => tracing::error!(%error, "cannot delete old records; trying again in ten minutes"),
         }
+        money.tidy();
+        if let Err(error) = journal.renew() {
+            tracing::error!(%error, "cannot begin a new part of the journal; trying again in ten minutes");
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use api_proxy::{Meter as _, PresentedKey as Shown};
-    use wire::{ProjectId, RequestId};
-
-    use super::*;
-    use crate::{
-        account::{
-            api_key::{Environment, NewKey},
-            create_key,
-        },
-        store::scratch::Scratch,
-    };
-
-    async fn with_key() -> (Scratch, Meter, NewKey, ProjectId) {
-        let scratch = Scratch::new().await;
-        let user = scratch.store.add_user("ada").await.unwrap().id;
-        let project = scratch.store.add_project(user, "default").await.unwrap().id;
-        let (key, _) = create_key(&scratch.store, project, "test", Environment::Live).await.unwrap();
-        let revocations = Revocations::follow(scratch.store.clone()).await.unwrap();
-        let meter = Meter::start(scratch.store.clone(), revocations);
-        (scratch, meter, key, project)
-    }
-
-    fn record(caller: Caller) -> Record {
-        Record {
-            request: RequestId::random(),
-            time: SystemTime::now(),
-            model: None,
-            operation: api_proxy::Surface::Relay(wire::relay::Operation::OllamaChat),
-            device: None,
-            input_tokens: Some(0),
-            output_tokens: None,
-            estimated: false,
-            cost_nano: 0,
-            user: caller.user,
-            project: caller.project,
-            key: caller.key,
-            latency_ms: 1,
-            first_byte_ms: None,
-            stream: true,
-            status: 200,
-            outcome: RecordOutcome::Failed("bridge_offline"),
-        }
-    }
-
-    #[tokio::test]
-    async fn a_revoked_key_is_refused_though_it_was_believed() {
-        let (_scratch, meter, key, project) = with_key().await;
-        let text = key.reveal().to_owned();
-        let caller = meter.admit(Shown::new(&text)).await.unwrap();
-        assert_eq!((caller.project, caller.key), (project, key.kid().into()));
-        assert_eq!(meter.0.believed.lock().unwrap().len(), 1);
-        assert_eq!(meter.admit(Shown::new(&text)).await, Ok(caller));
-        assert_eq!(meter.admit(Shown::new(&text[..70])).await, Err(NotAdmitted::Malformed));
-        let strange = NewKey::generate(Environment::Live);
-        assert_eq!(meter.admit(Shown::new(strange.reveal())).await, Err(NotAdmitted::Unknown));
-        meter.0.revocations.revoke_key(key.kid()).await.unwrap();
-        assert_eq!(meter.admit(Shown::new(&text)).await, Err(NotAdmitted::Unknown));
-    }
-
-    #[tokio::test]
-    async fn every_record_is_written_and_gives_its_place_back() {
-        let (scratch, meter, key, _) = with_key().await;
-        for _ in 0..200 {
-            let caller = meter.admit(Shown::new(key.reveal())).await.unwrap();
-            meter.settle(record(caller));
-        }
-        meter.flush().await;
-        assert_eq!(meter.0.in_flight.available_permits(), IN_FLIGHT);
-        let user = scratch.store.users().await.unwrap()[0].id;
-        let records = scratch.store.requests(user).await.unwrap();
-        assert_eq!(records.len(), 200);
-        assert_eq!((records[0].outcome.as_str(), records[0].operation.as_str()), ("bridge_offline", "ollama.chat"));
-        assert_eq!((records[0].input_tokens, records[0].output_tokens), (Some(0), None));
-    }
-}
+mod tests;

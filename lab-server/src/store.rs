@@ -5,15 +5,21 @@
 //! prompt or an answer.
 
 mod api_keys;
+mod balances;
 mod devices;
+mod key_terms;
+mod ledger;
 mod migration;
 mod pairings;
 mod projects;
 mod requests;
 mod security_epoch;
+mod settlements;
+mod spending;
 mod users;
 
 use std::{
+    num::NonZeroU32,
     path::{Path, PathBuf},
     str::FromStr,
     time::{Duration, SystemTime},
@@ -26,11 +32,16 @@ use sea_orm::{
 };
 use sea_orm_migration::MigratorTrait;
 
-pub use api_keys::{ApiKeyRecord, KeyOwner};
+pub use api_keys::{ApiKeyRecord, KeyOwner, ValidKey};
+pub use balances::{Balance, Credited, FREE_REQUESTS};
 pub use devices::{Device, DeviceName, Enrolment, InvalidDeviceName};
+pub use key_terms::{InvalidModelPattern, InvalidScope, KeyTerms, ModelPattern, Rates, Scope, Scopes, Spending};
+pub use ledger::{EntryKind, LedgerEntry};
 pub use pairings::{NewPairing, Pairing, PairingState};
-pub use projects::Project;
-pub use requests::RequestRecord;
+pub use projects::{Project, ProjectSettings};
+pub use requests::{Cursor, InvalidCursor, RequestFilter, RequestRecord, SumBy, UsageSum};
+pub use settlements::{Charge, Settlement};
+pub use spending::{SpendingWindow, Spent};
 pub use users::User;
 
 /// How long a statement waits for another process's write. The `admin` command and the server share the file.
@@ -42,6 +53,8 @@ const CONNECTIONS: u32 = 8;
 #[derive(Debug, Clone)]
 pub struct Store {
     db: DatabaseConnection,
+    /// What a new account begins with.
+    free_requests: i32,
 }
 
 /// Why the store did not do it.
@@ -64,6 +77,9 @@ pub enum StoreError {
     /// What is to be changed is not there.
     #[error("there is no such {0}")]
     Missing(&'static str),
+    /// It would break a rule.
+    #[error("{0}")]
+    Refused(&'static str),
     /// A row holds what no version of this program wrote.
     #[error("the database holds an invalid {0}; restore it from a backup")]
     Corrupt(&'static str),
@@ -94,7 +110,13 @@ impl Store {
                 .pragma("secure_delete", "ON")
                 .pragma("temp_store", "MEMORY")
         });
-        Ok(Self { db: Database::connect(options).await? })
+        Ok(Self { db: Database::connect(options).await?, free_requests: FREE_REQUESTS })
+    }
+
+    /// The same with another number of free requests for those who come from now on.
+    #[must_use]
+    pub fn with_free_requests(self, free_requests: u32) -> Self {
+        Self { free_requests: i32::try_from(free_requests).unwrap_or(i32::MAX), ..self }
     }
 
     /// Brings the tables up to this version.
@@ -156,6 +178,16 @@ fn id<T: FromStr>(text: &str, what: &'static str) -> Result<T, StoreError> {
     text.parse().map_err(|_| StoreError::Corrupt(what))
 }
 
+/// A limit out of a row.
+fn rate(stored: Option<i64>) -> Result<Option<NonZeroU32>, StoreError> {
+    stored.map(|rate| u32::try_from(rate).ok().and_then(NonZeroU32::new).ok_or(StoreError::Corrupt("rate"))).transpose()
+}
+
+/// A limit for a row.
+fn stored_rate(rate: Option<NonZeroU32>) -> Option<i64> {
+    rate.map(|rate| i64::from(rate.get()))
+}
+
 /// Fixed-size bytes out of a row.
 fn bytes<const N: usize>(bytes: Vec<u8>, what: &'static str) -> Result<[u8; N], StoreError> {
     bytes.try_into().map_err(|_| StoreError::Corrupt(what))
@@ -197,6 +229,9 @@ pub(crate) mod scratch {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) use requests::tests as sample;
 
 #[cfg(test)]
 mod tests {

@@ -9,7 +9,7 @@
 use std::{fmt, str::FromStr};
 
 use api_proxy::KeyId;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -26,20 +26,37 @@ const DOMAIN: &[u8] = b"1k4-key-v1";
 pub(super) const NOBODYS: Secret = Secret { salt: [0; 16], hash: [0; 32] };
 
 /// Whether a key is for real work or for trying things out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Environment {
     /// Real work.
+    #[default]
     Live,
     /// Trying things out.
     Test,
 }
 
+/// A text that is no [`Environment`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an environment is `live` or `test`")]
+pub struct InvalidEnvironment;
+
 impl Environment {
-    const fn as_str(self) -> &'static str {
+    /// Its name, as it stands in keys.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Live => "live",
             Self::Test => "test",
         }
+    }
+}
+
+impl FromStr for Environment {
+    type Err = InvalidEnvironment;
+
+    fn from_str(text: &str) -> Result<Self, InvalidEnvironment> {
+        [Self::Live, Self::Test].into_iter().find(|environment| environment.as_str() == text).ok_or(InvalidEnvironment)
     }
 }
 
@@ -57,6 +74,12 @@ impl FromStr for Kid {
 
     fn from_str(text: &str) -> Result<Self, InvalidKid> {
         text.parse().map(Self).map_err(|_| InvalidKid)
+    }
+}
+
+impl From<KeyId> for Kid {
+    fn from(id: KeyId) -> Self {
+        Self(id)
     }
 }
 

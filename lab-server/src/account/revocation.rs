@@ -1,6 +1,7 @@
-//! How the end of a key or a device becomes known: one number, the security epoch, that grows with every revocation.
+//! How the end of a key or a device becomes known: one number, the security epoch, that grows with every revocation, and with every
+//! change of what limits keys.
 //!
-//! Whoever revokes raises it in the same transaction, the `admin` command in another process too. A task reads it four times a second
+//! Whoever revokes or changes raises it in the same transaction, the `admin` command in another process too. A task reads it four times a second
 //! and publishes it; what was decided under an older epoch is decided again, and links check whether their device still exists. What
 //! this process revokes itself is published at once.
 
@@ -14,11 +15,14 @@ use std::{
 
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use wire::{DeviceId, UserId};
+use wire::{DeviceId, ProjectId, UserId};
 
 use crate::{
-    account::api_key::Kid,
-    store::{Store, StoreError},
+    account::{
+        api_key::{Kid, NewKey},
+        rotate_key,
+    },
+    store::{ApiKeyRecord, KeyTerms, Project, ProjectSettings, Store, StoreError},
 };
 
 /// How often the epoch is read: SECURITY 4.3's heartbeat. With the p99 of one read it is how late another process's revocation is seen.
@@ -69,12 +73,76 @@ impl Revocations {
         (self.started.elapsed().saturating_sub(read_at) < LEASE).then(|| *self.epoch.borrow())
     }
 
+    /// The newest epoch that this process has heard of, be it long ago: to notice that it has changed meanwhile.
+    #[must_use]
+    pub fn newest(&self) -> u64 {
+        *self.epoch.borrow()
+    }
+
     /// Ends a key, here at once and everywhere within a heartbeat.
     ///
     /// # Errors
     /// [`StoreError::Missing`] when there is no such key.
     pub async fn revoke_key(&self, kid: Kid) -> Result<(), StoreError> {
         publish(&self.epoch, self.store.revoke_key(kid).await?);
+        Ok(())
+    }
+
+    /// Ends a key of this person's, here at once and everywhere within a heartbeat.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when the person has no such key.
+    pub async fn revoke_key_of(&self, owner: UserId, kid: Kid) -> Result<(), StoreError> {
+        publish(&self.epoch, self.store.revoke_key_of(owner, kid).await?);
+        Ok(())
+    }
+
+    /// Puts a new key in a key's place: see [`rotate_key`].
+    ///
+    /// # Errors
+    /// Like [`rotate_key`].
+    pub async fn rotate_key(&self, owner: UserId, kid: Kid, overlap: Duration) -> Result<(NewKey, ApiKeyRecord), StoreError> {
+        let (key, record, epoch) = rotate_key(&self.store, owner, kid, overlap).await?;
+        publish(&self.epoch, epoch);
+        Ok((key, record))
+    }
+
+    /// Changes a key's name and terms: see [`Store::update_key`].
+    ///
+    /// # Errors
+    /// Like [`Store::update_key`].
+    pub async fn update_key(
+        &self,
+        owner: UserId,
+        kid: Kid,
+        change: impl FnOnce(&mut String, &mut KeyTerms) + Send,
+    ) -> Result<ApiKeyRecord, StoreError> {
+        let (record, epoch) = self.store.update_key(owner, kid, change).await?;
+        publish(&self.epoch, epoch);
+        Ok(record)
+    }
+
+    /// Changes a project's name and settings: see [`Store::update_project`].
+    ///
+    /// # Errors
+    /// Like [`Store::update_project`].
+    pub async fn update_project(
+        &self,
+        owner: UserId,
+        project: ProjectId,
+        change: impl FnOnce(&mut String, &mut ProjectSettings) + Send,
+    ) -> Result<Project, StoreError> {
+        let (project, epoch) = self.store.update_project(owner, project, change).await?;
+        publish(&self.epoch, epoch);
+        Ok(project)
+    }
+
+    /// Deletes a project and ends its keys: see [`Store::delete_project`].
+    ///
+    /// # Errors
+    /// Like [`Store::delete_project`].
+    pub async fn delete_project(&self, owner: UserId, project: ProjectId) -> Result<(), StoreError> {
+        publish(&self.epoch, self.store.delete_project(owner, project).await?);
         Ok(())
     }
 

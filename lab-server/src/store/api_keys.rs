@@ -1,10 +1,18 @@
-//! API keys: their public part and what is needed to recognise the secret one. The secret itself is never here.
+//! API keys: their public part, their terms, and what is needed to recognise the secret one. The secret itself is never here.
 
-use sea_orm::{ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter, QueryOrder, sea_query::Expr};
+use std::time::Duration;
+
+use sea_orm::{
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter,
+    QueryOrder, sea_query::Expr,
+};
 use serde::Serialize;
 use wire::{ProjectId, UserId};
 
-use super::{Store, StoreError, bytes, id, now_ms, projects, security_epoch};
+use super::{
+    KeyTerms, ProjectSettings, Rates, Spending, Store, StoreError, bytes, id, now_ms, projects, rate, security_epoch, spending,
+    stored_rate, users,
+};
 use crate::account::api_key::{Kid, Secret};
 
 /// Whom a key speaks for.
@@ -16,6 +24,21 @@ pub struct KeyOwner {
     pub project: ProjectId,
     /// The project's owner.
     pub user: UserId,
+}
+
+/// A key that may be used now, with everything that limits it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValidKey {
+    /// Whom it speaks for.
+    pub owner: KeyOwner,
+    /// What recognises its secret.
+    pub secret: Secret,
+    /// Its own terms.
+    pub terms: KeyTerms,
+    /// Its project's settings.
+    pub project: ProjectSettings,
+    /// How fast its owner may ask, with all their keys together.
+    pub user_rates: Rates,
 }
 
 /// A key as it may be shown.
@@ -33,6 +56,11 @@ pub struct ApiKeyRecord {
     pub created_at: i64,
     /// Milliseconds since 1970; `None` while it is valid.
     pub revoked_at: Option<i64>,
+    /// The key that took its place.
+    pub replaced_by: Option<Kid>,
+    /// What it may do.
+    #[serde(flatten)]
+    pub terms: KeyTerms,
 }
 
 impl Store {
@@ -41,36 +69,32 @@ impl Store {
     /// # Errors
     /// When the database fails, or there is no such project.
     pub async fn add_key(&self, record: &ApiKeyRecord, secret: &Secret) -> Result<(), StoreError> {
-        entity::ActiveModel {
-            kid: Set(record.kid.to_string()),
-            project_id: Set(record.project.to_string()),
-            name: Set(record.name.clone()),
-            salt: Set(secret.salt.to_vec()),
-            hash: Set(secret.hash.to_vec()),
-            last4: Set(record.last4.clone()),
-            created_at: Set(record.created_at),
-            revoked_at: Set(record.revoked_at),
-        }
-        .insert(&self.db)
-        .await?;
-        Ok(())
+        insert(&self.db, record, secret).await
     }
 
-    /// What recognises the key `kid` and whom it speaks for; `None` when it is unknown or revoked.
+    /// What recognises the key `kid`, whom it speaks for and what limits it; `None` when it is unknown, revoked or expired.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn valid_key(&self, kid: Kid) -> Result<Option<(Secret, KeyOwner)>, StoreError> {
+    pub async fn valid_key(&self, kid: Kid) -> Result<Option<ValidKey>, StoreError> {
+        let not_expired = Condition::any().add(entity::Column::ExpiresAt.is_null()).add(entity::Column::ExpiresAt.gt(now_ms()));
         let found = entity::Entity::find_by_id(kid.to_string())
             .filter(entity::Column::RevokedAt.is_null())
+            .filter(not_expired)
             .find_also_related(projects::entity::Entity)
+            .and_also_related(users::entity::Entity)
             .one(&self.db)
             .await?;
-        let Some((key, project)) = found else { return Ok(None) };
-        let project = project.ok_or(StoreError::Corrupt("api key"))?;
-        let owner = KeyOwner { key: kid, project: id(&project.id, "project id")?, user: id(&project.user_id, "user id")? };
-        let secret = Secret { salt: bytes(key.salt, "api key")?, hash: bytes(key.hash, "api key")? };
-        Ok(Some((secret, owner)))
+        let Some((key, project, user)) = found else { return Ok(None) };
+        let (project, user) = project.zip(user).ok_or(StoreError::Corrupt("api key"))?;
+        let owner = KeyOwner { key: kid, project: id(&project.id, "project id")?, user: id(&user.id, "user id")? };
+        Ok(Some(ValidKey {
+            owner,
+            terms: key.terms()?,
+            secret: Secret { salt: bytes(key.salt, "api key")?, hash: bytes(key.hash, "api key")? },
+            project: project.settings()?,
+            user_rates: user.rates()?,
+        }))
     }
 
     /// A project's keys, the revoked ones too, oldest first.
@@ -86,27 +110,189 @@ impl Store {
         rows.into_iter().map(ApiKeyRecord::try_from).collect()
     }
 
-    /// Ends a key for good and raises the security epoch, which is returned. Doing it twice is no error and raises it once.
+    /// One key, if it is this person's; also when it was revoked.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn key(&self, owner: UserId, kid: Kid) -> Result<Option<ApiKeyRecord>, StoreError> {
+        find(&self.db, owner, kid).await?.map(ApiKeyRecord::try_from).transpose()
+    }
+
+    /// Changes a key's name and terms, all but its environment, and gives it with the security epoch, which this raises so that
+    /// running servers learn of it.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when the person has no such key, or it was revoked.
+    pub async fn update_key(
+        &self,
+        owner: UserId,
+        kid: Kid,
+        change: impl FnOnce(&mut String, &mut KeyTerms) + Send,
+    ) -> Result<(ApiKeyRecord, u64), StoreError> {
+        let transaction = self.write().await?;
+        let row = find(&transaction, owner, kid).await?.filter(|row| row.revoked_at.is_none());
+        let mut record = ApiKeyRecord::try_from(row.clone().ok_or(StoreError::Missing("key"))?)?;
+        let environment = record.terms.environment;
+        change(&mut record.name, &mut record.terms);
+        record.terms.environment = environment;
+        let mut new = active(&record, &Secret { salt: [0; 16], hash: [0; 32] })?;
+        new.salt = sea_orm::ActiveValue::NotSet;
+        new.hash = sea_orm::ActiveValue::NotSet;
+        new.update(&transaction).await?;
+        let epoch = security_epoch::raise(&transaction).await?;
+        transaction.commit().await?;
+        Ok((record, epoch))
+    }
+
+    /// Puts `new` in a key's place: same project, name and terms, and what it has spent counts on. The old one ends after `overlap`,
+    /// at once where that is nothing. Gives the new key's record and the security epoch.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when the person has no such key, or it was revoked, has expired or was replaced before.
+    pub async fn replace_key(
+        &self,
+        owner: UserId,
+        kid: Kid,
+        new: &crate::account::api_key::NewKey,
+        overlap: Duration,
+    ) -> Result<(ApiKeyRecord, u64), StoreError> {
+        let now = now_ms();
+        let transaction = self.write().await?;
+        let row = find(&transaction, owner, kid).await?;
+        let usable = |row: &entity::Model| {
+            row.revoked_at.is_none() && row.replaced_by.is_none() && row.expires_at.is_none_or(|end| end > now)
+        };
+        let mut row = row.filter(usable).ok_or(StoreError::Missing("key that can be replaced"))?;
+        let record = ApiKeyRecord {
+            kid: new.kid(),
+            last4: new.last4().to_owned(),
+            created_at: now,
+            replaced_by: None,
+            ..ApiKeyRecord::try_from(row.clone())?
+        };
+        insert(&transaction, &record, &new.secret()).await?;
+        spending::carry_over(&transaction, kid, new.kid()).await?;
+        row.replaced_by = Some(new.kid().to_string());
+        if overlap.is_zero() {
+            row.revoked_at = Some(now);
+        } else {
+            let end = now.saturating_add(i64::try_from(overlap.as_millis()).unwrap_or(i64::MAX));
+            row.expires_at = Some(row.expires_at.map_or(end, |before| before.min(end)));
+        }
+        row.into_active_model().reset_all().update(&transaction).await?;
+        let epoch = security_epoch::raise(&transaction).await?;
+        transaction.commit().await?;
+        Ok((record, epoch))
+    }
+
+    /// Ends a key for good, whosever it is, and raises the security epoch, which is returned. Doing it twice is no error and raises
+    /// it once.
     ///
     /// # Errors
     /// [`StoreError::Missing`] when there is no such key.
     pub async fn revoke_key(&self, kid: Kid) -> Result<u64, StoreError> {
+        self.revoke(kid, None).await
+    }
+
+    /// Like [`Store::revoke_key`], for a key of this person's.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when the person has no such key.
+    pub async fn revoke_key_of(&self, owner: UserId, kid: Kid) -> Result<u64, StoreError> {
+        self.revoke(kid, Some(owner)).await
+    }
+
+    async fn revoke(&self, kid: Kid, owner: Option<UserId>) -> Result<u64, StoreError> {
         let transaction = self.write().await?;
-        let revoked = entity::Entity::update_many()
-            .col_expr(entity::Column::RevokedAt, Expr::value(now_ms()))
-            .filter(entity::Column::Kid.eq(kid.to_string()))
-            .filter(entity::Column::RevokedAt.is_null())
-            .exec(&transaction)
-            .await?;
-        let epoch = if revoked.rows_affected > 0 {
-            security_epoch::raise(&transaction).await?
-        } else if entity::Entity::find_by_id(kid.to_string()).one(&transaction).await?.is_some() {
-            security_epoch::read(&transaction).await?
-        } else {
-            return Err(StoreError::Missing("key"));
+        let row = match owner {
+            Some(owner) => find(&transaction, owner, kid).await?,
+            None => entity::Entity::find_by_id(kid.to_string()).one(&transaction).await?,
+        };
+        let epoch = match row.ok_or(StoreError::Missing("key"))?.revoked_at {
+            Some(_) => security_epoch::read(&transaction).await?,
+            None => {
+                let key = entity::Column::Kid.eq(kid.to_string());
+                revoke_where(&transaction, key, now_ms()).await?;
+                security_epoch::raise(&transaction).await?
+            }
         };
         transaction.commit().await?;
         Ok(epoch)
+    }
+}
+
+/// Ends all keys of a project, as part of its deletion.
+pub(super) async fn revoke_all(db: &impl ConnectionTrait, project: ProjectId, now: i64) -> Result<(), StoreError> {
+    revoke_where(db, entity::Column::ProjectId.eq(project.to_string()), now).await
+}
+
+async fn revoke_where(db: &impl ConnectionTrait, which: sea_orm::sea_query::SimpleExpr, now: i64) -> Result<(), StoreError> {
+    entity::Entity::update_many()
+        .col_expr(entity::Column::RevokedAt, Expr::value(now))
+        .filter(which)
+        .filter(entity::Column::RevokedAt.is_null())
+        .exec(db)
+        .await?;
+    Ok(())
+}
+
+/// A key of this person's, in a project that is still there.
+async fn find(db: &impl ConnectionTrait, owner: UserId, kid: Kid) -> Result<Option<entity::Model>, StoreError> {
+    let found = entity::Entity::find_by_id(kid.to_string())
+        .find_also_related(projects::entity::Entity)
+        .filter(projects::entity::Column::UserId.eq(owner.to_string()))
+        .filter(projects::entity::Column::DeletedAt.is_null())
+        .one(db)
+        .await?;
+    Ok(found.map(|(key, _)| key))
+}
+
+async fn insert(db: &impl ConnectionTrait, record: &ApiKeyRecord, secret: &Secret) -> Result<(), StoreError> {
+    active(record, secret)?.insert(db).await?;
+    Ok(())
+}
+
+fn active(record: &ApiKeyRecord, secret: &Secret) -> Result<entity::ActiveModel, StoreError> {
+    let terms = &record.terms;
+    let models = terms.models.as_ref().map(serde_json::to_string).transpose();
+    Ok(entity::ActiveModel {
+        kid: Set(record.kid.to_string()),
+        project_id: Set(record.project.to_string()),
+        name: Set(record.name.clone()),
+        salt: Set(secret.salt.to_vec()),
+        hash: Set(secret.hash.to_vec()),
+        last4: Set(record.last4.clone()),
+        created_at: Set(record.created_at),
+        revoked_at: Set(record.revoked_at),
+        environment: Set(terms.environment.as_str().to_owned()),
+        scopes: Set(terms.scopes.to_string()),
+        spend_day_nano: Set(terms.spending.day),
+        spend_month_nano: Set(terms.spending.month),
+        spend_total_nano: Set(terms.spending.total),
+        requests_per_minute: Set(stored_rate(terms.rates.requests_per_minute)),
+        tokens_per_minute: Set(stored_rate(terms.rates.tokens_per_minute)),
+        concurrent: Set(stored_rate(terms.rates.concurrent)),
+        models: Set(models.map_err(|_| StoreError::Corrupt("list of models"))?),
+        expires_at: Set(terms.expires_at),
+        replaced_by: Set(record.replaced_by.map(|kid| kid.to_string())),
+    })
+}
+
+impl entity::Model {
+    fn terms(&self) -> Result<KeyTerms, StoreError> {
+        let models = self.models.as_deref().map(serde_json::from_str).transpose();
+        Ok(KeyTerms {
+            environment: id(&self.environment, "environment")?,
+            scopes: id(&self.scopes, "scopes")?,
+            spending: Spending { day: self.spend_day_nano, month: self.spend_month_nano, total: self.spend_total_nano },
+            rates: Rates {
+                requests_per_minute: rate(self.requests_per_minute)?,
+                tokens_per_minute: rate(self.tokens_per_minute)?,
+                concurrent: rate(self.concurrent)?,
+            },
+            models: models.map_err(|_| StoreError::Corrupt("list of models"))?,
+            expires_at: self.expires_at,
+        })
     }
 }
 
@@ -117,6 +303,8 @@ impl TryFrom<entity::Model> for ApiKeyRecord {
         Ok(Self {
             kid: id(&row.kid, "key id")?,
             project: id(&row.project_id, "project id")?,
+            terms: row.terms()?,
+            replaced_by: row.replaced_by.as_deref().map(|kid| id(kid, "key id")).transpose()?,
             name: row.name,
             last4: row.last4,
             created_at: row.created_at,
@@ -141,6 +329,17 @@ mod entity {
         pub last4: String,
         pub created_at: i64,
         pub revoked_at: Option<i64>,
+        pub environment: String,
+        pub scopes: String,
+        pub spend_day_nano: Option<i64>,
+        pub spend_month_nano: Option<i64>,
+        pub spend_total_nano: Option<i64>,
+        pub requests_per_minute: Option<i64>,
+        pub tokens_per_minute: Option<i64>,
+        pub concurrent: Option<i64>,
+        pub models: Option<String>,
+        pub expires_at: Option<i64>,
+        pub replaced_by: Option<String>,
     }
 
     // SeaORM wants one; the derived one would show salt and hash.
@@ -167,4 +366,95 @@ mod entity {
     }
 
     impl ActiveModelBehavior for ActiveModel {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+    use crate::{
+        account::{api_key::Environment, create_key, rotate_key},
+        store::{Scope, SpendingWindow, scratch::Scratch},
+    };
+
+    fn terms() -> KeyTerms {
+        KeyTerms {
+            environment: Environment::Test,
+            scopes: [Scope::Inference].into_iter().collect(),
+            spending: Spending { day: Some(1), month: Some(2), total: None },
+            rates: Rates { requests_per_minute: NonZeroU32::new(60), ..Rates::default() },
+            models: Some(vec!["gpt-5*".parse().unwrap()]),
+            expires_at: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn terms_come_back_as_they_went_and_only_the_owner_changes_them() {
+        let scratch = Scratch::new().await;
+        let store = &scratch.store;
+        let (ada, eve) = (store.add_user("ada").await.unwrap().id, store.add_user("eve").await.unwrap().id);
+        let project = store.add_project(ada, "default").await.unwrap().id;
+        let (new, record) = create_key(store, project, "k", terms()).await.unwrap();
+        assert_eq!(store.key(ada, new.kid()).await.unwrap(), Some(record.clone()));
+        assert_eq!(store.key(eve, new.kid()).await.unwrap(), None);
+        let valid = store.valid_key(new.kid()).await.unwrap().unwrap();
+        assert_eq!((valid.terms, valid.project, valid.user_rates), (terms(), ProjectSettings::default(), Rates::default()));
+
+        let epoch = store.security_epoch().await.unwrap();
+        let change = |name: &mut String, terms: &mut KeyTerms| {
+            "other".clone_into(name);
+            *terms = KeyTerms::default();
+        };
+        assert!(matches!(store.update_key(eve, new.kid(), change).await, Err(StoreError::Missing("key"))));
+        let (changed, raised) = store.update_key(ada, new.kid(), change).await.unwrap();
+        let expected = KeyTerms { environment: Environment::Test, ..KeyTerms::default() };
+        assert_eq!((changed.terms.clone(), raised), (expected, epoch + 1));
+        assert_eq!(store.keys(project).await.unwrap(), [changed]);
+        // The secret is the one that it was.
+        let key = new.reveal().parse().unwrap();
+        assert!(crate::account::authenticate(store, &key).await.unwrap().is_some());
+        assert!(matches!(store.revoke_key_of(eve, new.kid()).await, Err(StoreError::Missing("key"))));
+        assert_eq!(store.revoke_key_of(ada, new.kid()).await.unwrap(), epoch + 2);
+        assert!(matches!(store.update_key(ada, new.kid(), change).await, Err(StoreError::Missing("key"))));
+    }
+
+    #[tokio::test]
+    async fn an_expired_key_is_no_key() {
+        let scratch = Scratch::new().await;
+        let store = &scratch.store;
+        let ada = store.add_user("ada").await.unwrap().id;
+        let project = store.add_project(ada, "default").await.unwrap().id;
+        for (expires_at, valid) in [(now_ms() - 1, false), (now_ms() + 60_000, true)] {
+            let terms = KeyTerms { expires_at: Some(expires_at), ..KeyTerms::default() };
+            let (new, _) = create_key(store, project, "k", terms).await.unwrap();
+            assert_eq!(store.valid_key(new.kid()).await.unwrap().is_some(), valid);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_replaced_key_ends_after_the_overlap_and_its_spending_counts_on() {
+        let scratch = Scratch::new().await;
+        let store = &scratch.store;
+        let ada = store.add_user("ada").await.unwrap().id;
+        let project = store.add_project(ada, "default").await.unwrap().id;
+        let (old, record) = create_key(store, project, "k", terms()).await.unwrap();
+        spending::add(&store.db, &old.kid().to_string(), SpendingWindow::Total, "", 7).await.unwrap();
+
+        let hour = Duration::from_secs(3600);
+        let (second, renewed, _) = rotate_key(store, ada, old.kid(), hour).await.unwrap();
+        let same = ApiKeyRecord { kid: second.kid(), last4: second.last4().into(), created_at: renewed.created_at, ..record };
+        assert_eq!(renewed, same);
+        assert!(second.reveal().starts_with("1k4_test_"));
+        let ending = store.key(ada, old.kid()).await.unwrap().unwrap();
+        assert_eq!((ending.revoked_at, ending.replaced_by), (None, Some(second.kid())));
+        assert!((3_590_000..=3_600_000).contains(&(ending.terms.expires_at.unwrap() - now_ms())));
+        assert!(store.valid_key(old.kid()).await.unwrap().is_some());
+        assert_eq!(store.spent(second.kid(), now_ms()).await.unwrap().total, 7);
+        assert!(matches!(rotate_key(store, ada, old.kid(), hour).await, Err(StoreError::Missing("key that can be replaced"))));
+
+        let (third, ..) = rotate_key(store, ada, second.kid(), Duration::ZERO).await.unwrap();
+        assert!(store.valid_key(second.kid()).await.unwrap().is_none());
+        assert!(store.valid_key(third.kid()).await.unwrap().is_some());
+    }
 }

@@ -2,7 +2,7 @@
 
 use sea_orm_migration::{
     prelude::*,
-    schema::{big_integer, big_integer_null, binary, boolean, integer, string, string_null},
+    schema::{big_integer, big_integer_null, big_pk_auto, binary, boolean, integer, string, string_null},
 };
 
 /// Every migration, oldest first.
@@ -10,7 +10,7 @@ pub(super) struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(First)]
+        vec![Box::new(First), Box::new(Proxy)]
     }
 }
 
@@ -35,6 +35,105 @@ impl MigrationTrait for First {
         }
         super::security_epoch::begin(connection).await
     }
+}
+
+/// Money, what limits keys, projects and people, and the price list of each record.
+struct Proxy;
+
+impl MigrationName for Proxy {
+    fn name(&self) -> &'static str {
+        "m0002_proxy"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Proxy {
+    /// All or nothing, and on one connection: another one might not have seen yet that the index is gone.
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
+    }
+
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let rates = || ["requests_per_minute", "tokens_per_minute", "concurrent"].map(big_integer_null);
+        let spending = ["spend_day_nano", "spend_month_nano", "spend_total_nano"].map(big_integer_null);
+        let live = string("environment").default("live").check(Expr::col("environment").is_in(["live", "test"])).take();
+        let key = [live, string("scopes").default("inference,usage").take(), string_null("models"), big_integer_null("expires_at")];
+        add(manager, "users", rates()).await?;
+        add(manager, "projects", [boolean("exact_usage").default(false).take(), big_integer_null("deleted_at")]).await?;
+        add(manager, "projects", rates()).await?;
+        add(manager, "api_keys", key).await?;
+        add(manager, "api_keys", [string_null("replaced_by")]).await?;
+        add(manager, "api_keys", spending).await?;
+        add(manager, "api_keys", rates()).await?;
+        add(manager, "requests", [string_null("prices")]).await?;
+        for mut table in [balances(), ledger(), key_spending()] {
+            manager.create_table(table.take()).await?;
+        }
+        let connection = manager.get_connection();
+        for statement in MONEY {
+            connection.execute_unprepared(statement).await?;
+        }
+        Ok(())
+    }
+}
+
+/// One statement for each column: SQLite adds one at a time.
+async fn add<const N: usize>(manager: &SchemaManager<'_>, table: &'static str, columns: [ColumnDef; N]) -> Result<(), DbErr> {
+    for mut column in columns {
+        manager.alter_table(Table::alter().table(table).add_column(column.take()).take()).await?;
+    }
+    Ok(())
+}
+
+/// What the query builder has no words for. The triggers are SQLite's; everything else PostgreSQL reads too.
+const MONEY: [&str; 7] = [
+    // A deleted project's name is free again.
+    "DROP INDEX projects_of_user",
+    "CREATE UNIQUE INDEX projects_of_user ON projects (user_id, name) WHERE deleted_at IS NULL",
+    "INSERT INTO balances (user_id, balance_nano, free_requests_left) SELECT id, 0, 20 FROM users",
+    "CREATE INDEX ledger_of_user ON ledger (user_id, seq)",
+    "CREATE INDEX ledger_of_requests ON ledger (time) WHERE request IS NOT NULL",
+    "CREATE TRIGGER ledger_keeps_entries BEFORE DELETE ON ledger \
+     BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END",
+    "CREATE TRIGGER ledger_keeps_money BEFORE UPDATE OF seq, time, user_id, kind, amount_nano, idempotency_key ON ledger \
+     BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END",
+];
+
+fn balances() -> TableCreateStatement {
+    Table::create()
+        .table("balances")
+        .col(string("user_id").primary_key())
+        .col(big_integer("balance_nano").check(Expr::col("balance_nano").gte(0)))
+        .col(integer("free_requests_left").check(Expr::col("free_requests_left").gte(0)))
+        .foreign_key(&mut belongs_to("balances", "user_id", "users"))
+        .take()
+}
+
+/// No foreign keys: an entry outlives what it names.
+fn ledger() -> TableCreateStatement {
+    Table::create()
+        .table("ledger")
+        .col(big_pk_auto("seq"))
+        .col(big_integer("time"))
+        .col(string("user_id"))
+        .col(string("kind").check(Expr::col("kind").is_in(["grant", "usage", "free", "adjustment", "refund"])))
+        .col(big_integer("amount_nano"))
+        .col(string("idempotency_key").unique_key())
+        .col(string_null("request"))
+        .col(string_null("project"))
+        .col(string_null("key"))
+        .take()
+}
+
+fn key_spending() -> TableCreateStatement {
+    Table::create()
+        .table("spending")
+        .col(string("kid"))
+        .col(string("window").check(Expr::col("window").is_in(["day", "month", "total"])))
+        .col(string("bucket"))
+        .col(big_integer("spent_nano"))
+        .primary_key(Index::create().col("kid").col("window").col("bucket"))
+        .take()
 }
 
 /// As texts, because the query builder has no words for partial indices. Both SQLite and PostgreSQL read them.
@@ -156,4 +255,34 @@ fn security_epoch() -> TableCreateStatement {
 
 fn belongs_to(table: &'static str, column: &'static str, parent: &'static str) -> ForeignKeyCreateStatement {
     ForeignKey::create().from(table, column).to(parent, "id").on_delete(ForeignKeyAction::Cascade).take()
+}
+
+#[cfg(test)]
+mod tests {
+    use sea_orm_migration::MigratorTrait;
+
+    use super::*;
+    use crate::store::{Balance, KeyTerms, Store};
+
+    #[tokio::test]
+    async fn what_was_there_before_money_has_its_defaults() {
+        let dir = std::env::temp_dir().join(format!("1k4-store-{}", wire::RequestId::random()));
+        let store = Store::open(&dir.join("lab.sqlite")).await.unwrap();
+        Migrator::up(&store.db, Some(1)).await.unwrap();
+        let (user, project, kid) = (wire::UserId::random(), wire::ProjectId::random(), "0123456789ab");
+        for sql in [
+            format!("INSERT INTO users VALUES ('{user}', 'ada', 1)"),
+            format!("INSERT INTO projects VALUES ('{project}', '{user}', 'default', 1)"),
+            format!("INSERT INTO api_keys VALUES ('{kid}', '{project}', 'k', zeroblob(16), zeroblob(32), 'last', 1, NULL)"),
+        ] {
+            store.db.execute_unprepared(&sql).await.unwrap();
+        }
+        store.migrate().await.unwrap();
+        store.migrate().await.unwrap();
+        let balance = Balance { balance_nano: 0, free_requests_left: 20, had_credits: false };
+        assert_eq!(store.balance(user).await.unwrap(), Some(balance));
+        assert_eq!(store.valid_key(kid.parse().unwrap()).await.unwrap().unwrap().terms, KeyTerms::default());
+        store.close().await.unwrap();
+        let _ = std::fs::remove_dir_all(&dir);
+    }
 }

@@ -1,10 +1,12 @@
 //! A person's projects. API keys belong to one.
 
-use sea_orm::{ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
-use serde::Serialize;
+use sea_orm::{
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, Select, sea_query::Expr,
+};
+use serde::{Deserialize, Serialize};
 use wire::{ProjectId, UserId};
 
-use super::{Store, StoreError, id, now_ms, taken};
+use super::{Rates, Store, StoreError, api_keys, id, now_ms, rate, security_epoch, stored_rate, taken};
 
 /// One of a person's projects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -17,6 +19,19 @@ pub struct Project {
     pub name: String,
     /// Milliseconds since 1970.
     pub created_at: i64,
+    /// What its owner says of it.
+    #[serde(flatten)]
+    pub settings: ProjectSettings,
+}
+
+/// What an owner can say of a project.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProjectSettings {
+    /// Whether OpenAI's streams are asked for their usage, at the price of some bytes of the request.
+    pub exact_usage: bool,
+    /// How fast all its keys together may ask.
+    pub rates: Rates,
 }
 
 impl Store {
@@ -25,12 +40,18 @@ impl Store {
     /// # Errors
     /// [`StoreError::Taken`] when the owner has one of that name.
     pub async fn add_project(&self, owner: UserId, name: &str) -> Result<Project, StoreError> {
-        let project = Project { id: ProjectId::random(), user: owner, name: name.to_owned(), created_at: now_ms() };
+        let settings = ProjectSettings::default();
+        let project = Project { id: ProjectId::random(), user: owner, name: name.to_owned(), created_at: now_ms(), settings };
         entity::ActiveModel {
             id: Set(project.id.to_string()),
             user_id: Set(owner.to_string()),
             name: Set(project.name.clone()),
             created_at: Set(project.created_at),
+            exact_usage: Set(false),
+            requests_per_minute: Set(None),
+            tokens_per_minute: Set(None),
+            concurrent: Set(None),
+            deleted_at: Set(None),
         }
         .insert(&self.db)
         .await
@@ -43,12 +64,83 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn projects(&self, owner: UserId) -> Result<Vec<Project>, StoreError> {
-        let rows = entity::Entity::find()
-            .filter(entity::Column::UserId.eq(owner.to_string()))
-            .order_by_asc(entity::Column::CreatedAt)
-            .all(&self.db)
-            .await?;
+        let rows = of(owner).order_by_asc(entity::Column::CreatedAt).all(&self.db).await?;
         rows.into_iter().map(Project::try_from).collect()
+    }
+
+    /// One project, if it is this person's.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn project(&self, owner: UserId, project: ProjectId) -> Result<Option<Project>, StoreError> {
+        let row = of(owner).filter(entity::Column::Id.eq(project.to_string())).one(&self.db).await?;
+        row.map(Project::try_from).transpose()
+    }
+
+    /// Changes a project's name and settings, and gives it with the security epoch, which this raises so that running servers learn
+    /// of it.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when the owner has no such project, [`StoreError::Taken`] when they have another one of that name.
+    pub async fn update_project(
+        &self,
+        owner: UserId,
+        project: ProjectId,
+        change: impl FnOnce(&mut String, &mut ProjectSettings) + Send,
+    ) -> Result<(Project, u64), StoreError> {
+        let transaction = self.write().await?;
+        let row = of(owner).filter(entity::Column::Id.eq(project.to_string())).one(&transaction).await?;
+        let mut row = row.ok_or(StoreError::Missing("project"))?;
+        let mut settings = row.settings()?;
+        change(&mut row.name, &mut settings);
+        row.exact_usage = settings.exact_usage;
+        row.requests_per_minute = stored_rate(settings.rates.requests_per_minute);
+        row.tokens_per_minute = stored_rate(settings.rates.tokens_per_minute);
+        row.concurrent = stored_rate(settings.rates.concurrent);
+        let row = row.into_active_model().reset_all().update(&transaction).await.map_err(|error| taken(error, "a project"))?;
+        let epoch = security_epoch::raise(&transaction).await?;
+        transaction.commit().await?;
+        Ok((row.try_into()?, epoch))
+    }
+
+    /// Deletes a project: all its keys are revoked, its name becomes free, its records stay until they are old. Gives the security
+    /// epoch.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when the owner has no such project.
+    pub async fn delete_project(&self, owner: UserId, project: ProjectId) -> Result<u64, StoreError> {
+        let transaction = self.write().await?;
+        let now = now_ms();
+        let deleted = entity::Entity::update_many()
+            .col_expr(entity::Column::DeletedAt, Expr::value(now))
+            .filter(entity::Column::Id.eq(project.to_string()))
+            .filter(entity::Column::UserId.eq(owner.to_string()))
+            .filter(entity::Column::DeletedAt.is_null())
+            .exec(&transaction)
+            .await?;
+        if deleted.rows_affected == 0 {
+            return Err(StoreError::Missing("project"));
+        }
+        api_keys::revoke_all(&transaction, project, now).await?;
+        let epoch = security_epoch::raise(&transaction).await?;
+        transaction.commit().await?;
+        Ok(epoch)
+    }
+}
+
+/// A person's projects that are still there.
+fn of(owner: UserId) -> Select<entity::Entity> {
+    entity::Entity::find().filter(entity::Column::UserId.eq(owner.to_string())).filter(entity::Column::DeletedAt.is_null())
+}
+
+impl entity::Model {
+    pub(super) fn settings(&self) -> Result<ProjectSettings, StoreError> {
+        let rates = Rates {
+            requests_per_minute: rate(self.requests_per_minute)?,
+            tokens_per_minute: rate(self.tokens_per_minute)?,
+            concurrent: rate(self.concurrent)?,
+        };
+        Ok(ProjectSettings { exact_usage: self.exact_usage, rates })
     }
 }
 
@@ -56,7 +148,13 @@ impl TryFrom<entity::Model> for Project {
     type Error = StoreError;
 
     fn try_from(row: entity::Model) -> Result<Self, StoreError> {
-        Ok(Self { id: id(&row.id, "project id")?, user: id(&row.user_id, "user id")?, name: row.name, created_at: row.created_at })
+        Ok(Self {
+            id: id(&row.id, "project id")?,
+            user: id(&row.user_id, "user id")?,
+            settings: row.settings()?,
+            name: row.name,
+            created_at: row.created_at,
+        })
     }
 }
 
@@ -72,10 +170,70 @@ pub(super) mod entity {
         pub user_id: String,
         pub name: String,
         pub created_at: i64,
+        pub exact_usage: bool,
+        pub requests_per_minute: Option<i64>,
+        pub tokens_per_minute: Option<i64>,
+        pub concurrent: Option<i64>,
+        pub deleted_at: Option<i64>,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub enum Relation {}
+    pub enum Relation {
+        #[sea_orm(
+            belongs_to = "crate::store::users::entity::Entity",
+            from = "Column::UserId",
+            to = "crate::store::users::entity::Column::Id"
+        )]
+        User,
+    }
+
+    impl Related<crate::store::users::entity::Entity> for Entity {
+        fn to() -> RelationDef {
+            Relation::User.def()
+        }
+    }
 
     impl ActiveModelBehavior for ActiveModel {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+    use crate::{
+        account::create_key,
+        store::{KeyTerms, scratch::Scratch},
+    };
+
+    #[tokio::test]
+    async fn a_project_is_changed_and_deleted_by_its_owner_alone() {
+        let scratch = Scratch::new().await;
+        let store = &scratch.store;
+        let (ada, eve) = (store.add_user("ada").await.unwrap().id, store.add_user("eve").await.unwrap().id);
+        let project = store.add_project(ada, "default").await.unwrap();
+        store.add_project(ada, "other").await.unwrap();
+        let rates = Rates { concurrent: NonZeroU32::new(2), ..Rates::default() };
+        let settings = ProjectSettings { exact_usage: true, rates };
+        let epoch = store.security_epoch().await.unwrap();
+        let change = |name: &mut String, old: &mut ProjectSettings| {
+            "renamed".clone_into(name);
+            *old = settings;
+        };
+        assert!(matches!(store.update_project(eve, project.id, change).await, Err(StoreError::Missing("project"))));
+        let (changed, raised) = store.update_project(ada, project.id, change).await.unwrap();
+        assert_eq!((&changed, raised), (&Project { name: "renamed".into(), settings, ..project.clone() }, epoch + 1));
+        assert_eq!(store.project(ada, project.id).await.unwrap(), Some(changed));
+        assert_eq!(store.project(eve, project.id).await.unwrap(), None);
+        let taken = store.update_project(ada, project.id, |name, _| "other".clone_into(name)).await;
+        assert!(matches!(taken, Err(StoreError::Taken("a project"))));
+
+        let (key, _) = create_key(store, project.id, "k", KeyTerms::default()).await.unwrap();
+        assert!(matches!(store.delete_project(eve, project.id).await, Err(StoreError::Missing("project"))));
+        assert!(store.valid_key(key.kid()).await.unwrap().is_some());
+        assert_eq!(store.delete_project(ada, project.id).await.unwrap(), epoch + 2);
+        assert!(store.valid_key(key.kid()).await.unwrap().is_none());
+        assert_eq!(store.projects(ada).await.unwrap().len(), 1);
+        store.add_project(ada, "renamed").await.unwrap();
+    }
 }

@@ -1,0 +1,251 @@
+//! Which keys are good, which are in use now, and how those that lose their right are cut off.
+//!
+//! A key that was found good is remembered for a moment, under the SHA-256 of its whole text and for the security epoch in which it
+//! was looked up: a revocation ends every memory at once. Keys under which requests run are looked up again whenever the epoch
+//! changes; who has become unknown then has their [`Leash`] cancelled, and whatever runs under it ends.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use api_proxy::{Caller, KeyId, Leash, NotAdmitted};
+use futures_util::{StreamExt, stream};
+use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
+
+use super::{DefaultRates, limits::Bounds};
+use crate::{
+    account::{api_key::PresentedKey, recognise, revocation::Revocations},
+    store::{KeyTerms, Rates, Store, ValidKey, now_ms},
+};
+
+/// How long a key that was found good is believed without looking (SECURITY 4.3), as long as the epoch stays.
+const BELIEVED: Duration = Duration::from_secs(5);
+/// Keys that are remembered at once; at some 400 bytes a key, 4 MB.
+const MEMORY: usize = 10_000;
+/// How often expired keys are looked for, and the epoch's lookups repeated that failed.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// Running keys that are looked up at once: as many as the store has connections.
+const LOOKUPS: usize = 8;
+
+#[derive(Debug)]
+pub(super) struct Keys {
+    store: Store,
+    revocations: Revocations,
+    defaults: DefaultRates,
+    state: Mutex<State>,
+}
+
+/// A key that was found good, and what limits it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct KnownKey {
+    pub(super) caller: Caller,
+    pub(super) terms: KeyTerms,
+    pub(super) exact_usage: bool,
+    pub(super) bounds: Bounds,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    believed: HashMap<[u8; 32], Believed>,
+    running: HashMap<KeyId, Running>,
+}
+
+#[derive(Debug)]
+struct Believed {
+    key: Arc<KnownKey>,
+    epoch: u64,
+    since: Instant,
+}
+
+/// A key under which requests run.
+#[derive(Debug)]
+struct Running {
+    requests: usize,
+    key: Arc<KnownKey>,
+    leash: Leash,
+}
+
+impl Keys {
+    pub(super) fn new(store: Store, revocations: Revocations, defaults: DefaultRates) -> Self {
+        Self { store, revocations, defaults, state: Mutex::default() }
+    }
+
+    /// Finds a key and lets a request begin under it, which is to be ended with [`Keys::end`].
+    pub(super) async fn begin(&self, text: &str) -> Result<(Arc<KnownKey>, Leash), NotAdmitted> {
+        // An offline check first: a typo costs no look at anything.
+        let key: PresentedKey = text.parse().map_err(|_| NotAdmitted::Malformed)?;
+        let digest: [u8; 32] = Sha256::digest(text.as_bytes()).into();
+        loop {
+            // Before the database is asked: a revocation that comes meanwhile makes what is then remembered worthless.
+            let (newest, epoch) = (self.revocations.newest(), self.revocations.current());
+            let known = match epoch.and_then(|epoch| self.believed(&digest, epoch)) {
+                Some(known) => known,
+                None => self.look_up(&key, digest, epoch).await?,
+            };
+            if known.has_expired() {
+                return Err(NotAdmitted::Unknown);
+            }
+            let leash = self.enter(&known);
+            // From here on a revocation finds the request. One that came before this is seen here.
+            if self.revocations.newest() == newest {
+                return Ok((known, leash));
+            }
+            self.end(known.caller.key);
+        }
+    }
+
+    /// A request that was begun has ended.
+    pub(super) fn end(&self, key: KeyId) {
+        let mut state = self.state();
+        if let Some(running) = state.running.get_mut(&key) {
+            running.requests -= 1;
+            if running.requests == 0 {
+                state.running.remove(&key);
+            }
+        }
+    }
+
+    /// The terms under which a running request runs now.
+    pub(super) fn running(&self, key: KeyId) -> Option<Arc<KnownKey>> {
+        self.state().running.get(&key).map(|running| Arc::clone(&running.key))
+    }
+
+    /// Requests that run.
+    pub(super) fn count(&self) -> usize {
+        self.state().running.values().map(|running| running.requests).sum()
+    }
+
+    /// Cuts off keys that were revoked or have expired, until it is cancelled.
+    pub(super) async fn watch(self: Arc<Self>, cancelled: CancellationToken) {
+        let mut epoch = self.revocations.watch();
+        let mut turns = tokio::time::interval(LOOK_AGAIN);
+        turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut checked = true;
+        loop {
+            tokio::select! {
+                () = cancelled.cancelled() => return,
+                changed = epoch.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    checked = false;
+                }
+                _ = turns.tick() => {}
+            }
+            if !checked {
+                epoch.mark_unchanged();
+                checked = self.look_again().await;
+            }
+            self.cut_expired();
+        }
+    }
+
+    async fn look_up(&self, key: &PresentedKey, digest: [u8; 32], epoch: Option<u64>) -> Result<Arc<KnownKey>, NotAdmitted> {
+        let valid = recognise(&self.store, key).await.map_err(|error| {
+            tracing::error!(%error, "cannot look up a key");
+            NotAdmitted::Unavailable
+        })?;
+        let known = Arc::new(KnownKey::new(valid.ok_or(NotAdmitted::Unknown)?, self.defaults));
+        if let Some(epoch) = epoch {
+            self.believe(digest, Believed { key: Arc::clone(&known), epoch, since: Instant::now() });
+        }
+        Ok(known)
+    }
+
+    fn believed(&self, digest: &[u8; 32], epoch: u64) -> Option<Arc<KnownKey>> {
+        let state = self.state();
+        let believed = state.believed.get(digest).filter(|b| b.epoch == epoch && b.since.elapsed() < BELIEVED)?;
+        // One that has expired is looked up like one that nobody knows, and takes as long.
+        Some(Arc::clone(&believed.key)).filter(|key| !key.has_expired())
+    }
+
+    fn believe(&self, digest: [u8; 32], new: Believed) {
+        let believed = &mut self.state().believed;
+        if believed.len() >= MEMORY {
+            believed.retain(|_, old| old.epoch == new.epoch && old.since.elapsed() < BELIEVED);
+        }
+        if believed.len() < MEMORY {
+            believed.insert(digest, new);
+        }
+    }
+
+    fn enter(&self, known: &Arc<KnownKey>) -> Leash {
+        let mut state = self.state();
+        let running = state.running.entry(known.caller.key).or_insert_with(|| Running {
+            requests: 0,
+            key: Arc::clone(known),
+            leash: Leash::new(),
+        });
+        running.requests += 1;
+        // Cut off, and good again since: its expiry was put off.
+        if running.leash.is_cancelled() {
+            running.leash = Leash::new();
+        }
+        running.key = Arc::clone(known);
+        running.leash.clone()
+    }
+
+    /// Looks up every key under which requests run; whether all of them could be.
+    async fn look_again(&self) -> bool {
+        let keys: Vec<KeyId> = self.state().running.keys().copied().collect();
+        let lookups = keys.into_iter().map(async |key| (key, self.store.valid_key(key.into()).await));
+        let mut lookups = stream::iter(lookups).buffer_unordered(LOOKUPS);
+        let mut all = true;
+        while let Some((key, found)) = lookups.next().await {
+            match found {
+                Ok(None) => self.cut(key),
+                Ok(Some(valid)) => {
+                    if let Some(running) = self.state().running.get_mut(&key) {
+                        running.key = Arc::new(KnownKey::new(valid, self.defaults));
+                    }
+                }
+                Err(error) => {
+                    if all {
+                        tracing::error!(%error, "cannot look up a key under which requests run; trying again");
+                    }
+                    all = false;
+                }
+            }
+        }
+        all
+    }
+
+    fn cut(&self, key: KeyId) {
+        if let Some(running) = self.state().running.get(&key) {
+            running.leash.cancel();
+        }
+    }
+
+    fn cut_expired(&self) {
+        for running in self.state().running.values().filter(|running| running.key.has_expired()) {
+            running.leash.cancel();
+        }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl KnownKey {
+    fn new(valid: ValidKey, defaults: DefaultRates) -> Self {
+        let user = Rates {
+            requests_per_minute: valid.user_rates.requests_per_minute.or(defaults.user.requests_per_minute),
+            tokens_per_minute: valid.user_rates.tokens_per_minute.or(defaults.user.tokens_per_minute),
+            concurrent: valid.user_rates.concurrent.or(defaults.user.concurrent),
+        };
+        Self {
+            caller: Caller { user: valid.owner.user, project: valid.owner.project, key: valid.owner.key.into() },
+            bounds: Bounds { key: valid.terms.rates, project: valid.project.rates, user },
+            exact_usage: valid.project.exact_usage,
+            terms: valid.terms,
+        }
+    }
+
+    fn has_expired(&self) -> bool {
+        self.terms.expires_at.is_some_and(|end| end <= now_ms())
+    }
+}
