@@ -5,6 +5,7 @@
 //! that does nothing a third. A request that runs has none of the edge's; its own handler bounds it. A connection that was upgraded
 //! to a WebSocket leaves the edge's clocks and keeps its place in the count.
 
+mod bare;
 pub mod certificate;
 mod clock;
 mod headers;
@@ -28,6 +29,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_service::Service;
 
+use bare::Completed;
 use clock::{Clock, Clocked};
 use pace::Paced;
 use peer::{Peer, Place, Places};
@@ -41,6 +43,8 @@ pub struct Limits {
     pub head: Duration,
     /// For a connection on which no request runs.
     pub idle: Duration,
+    /// For a caller who takes nothing of an answer that is there for them (HTTP/1; over HTTP/2 the answer's maker bounds it).
+    pub stall: Duration,
     /// For requests that run when the Lab is told to stop.
     pub drain: Duration,
     /// Connections at once.
@@ -55,6 +59,7 @@ impl Default for Limits {
             handshake: Duration::from_secs(5),
             head: Duration::from_secs(10),
             idle: Duration::from_secs(75),
+            stall: Duration::from_secs(300),
             drain: Duration::from_secs(10),
             connections: 20_000,
             connections_per_address: 200,
@@ -176,7 +181,7 @@ impl Door {
             Protocol::Http2 => &self.http2,
         };
         let service = hyper::service::service_fn(|request| answer(self.router.clone(), request, peer, clock.clone()));
-        let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+        let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(Completed::new(stream)), service));
         tokio::select! {
             biased;
             // Errors here are the peer's: it went away, or did not speak HTTP.

@@ -24,8 +24,8 @@ use super::{Limits, Protocol, peer::Place};
 enum State {
     /// A head is arriving.
     Head(Instant),
-    /// So many requests run.
-    Busy(usize),
+    /// So many requests run; since when the peer takes nothing of what they answer.
+    Busy { running: usize, stalled: Option<Instant> },
     /// Nothing.
     Idle(Instant),
 }
@@ -58,22 +58,33 @@ impl Clock {
 
     /// A head is complete.
     pub(super) fn request_began(&self) -> Request {
-        self.update(|state| State::Busy(if let State::Busy(running) = state { running + 1 } else { 1 }));
+        self.update(|state| match state {
+            State::Busy { running, stalled } => State::Busy { running: running + 1, stalled },
+            State::Head(_) | State::Idle(_) => State::Busy { running: 1, stalled: None },
+        });
         Request(self.clone())
     }
 
     fn request_ended(&self) {
         self.update(|state| match state {
-            State::Busy(running @ 2..) => State::Busy(running - 1),
+            State::Busy { running: running @ 2.., stalled } => State::Busy { running: running - 1, stalled },
             _ => State::Idle(Instant::now()),
         });
     }
 
-    /// Until when the connection may go on like this; `None` while a request runs.
+    /// The peer takes no more bytes just now, or takes some again.
+    fn stalled(&self, since: Option<Instant>) {
+        self.update(|state| match state {
+            State::Busy { running, .. } => State::Busy { running, stalled: since },
+            state => state,
+        });
+    }
+
+    /// Until when the connection may go on like this; `None` while a request runs whose caller listens.
     fn deadline(&self) -> Option<Instant> {
         match *self.state.lock().unwrap_or_else(PoisonError::into_inner) {
             State::Head(since) => Some(since + self.limits.head),
-            State::Busy(_) => None,
+            State::Busy { stalled, .. } => stalled.map(|since| since + self.limits.stall),
             State::Idle(since) => Some(since + self.limits.idle),
         }
     }
@@ -151,12 +162,22 @@ impl HttpBody for Running {
 pub(super) struct Clocked<S> {
     stream: S,
     clock: Clock,
+    /// Whether the clock was told that the peer takes nothing.
+    stalled: bool,
     _place: Place,
 }
 
 impl<S> Clocked<S> {
     pub(super) fn new(stream: S, clock: Clock, place: Place) -> Self {
-        Self { stream, clock, _place: place }
+        Self { stream, clock, stalled: false, _place: place }
+    }
+
+    fn note<T>(&mut self, written: Poll<T>) -> Poll<T> {
+        if written.is_pending() != self.stalled {
+            self.stalled = written.is_pending();
+            self.clock.stalled(self.stalled.then(Instant::now));
+        }
+        written
     }
 }
 
@@ -173,11 +194,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Clocked<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Clocked<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.note(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.note(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
@@ -193,6 +216,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Clocked<S> {
         cx: &mut Context<'_>,
         slices: &[std::io::IoSlice<'_>],
     ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.note(written)
     }
 }

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use api_proxy::TooSlow;
 use axum::body::{Body, Bytes};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -23,11 +24,6 @@ pub(super) struct Paced<B> {
     /// Made when the body is first waited for: most are there already.
     alarm: Option<Pin<Box<Sleep>>>,
 }
-
-/// The body came too slowly.
-#[derive(Debug, thiserror::Error)]
-#[error("the request's body came too slowly")]
-struct TooSlow;
 
 impl<B> Paced<B> {
     /// The clock starts now.
