@@ -3,9 +3,12 @@
 //! The verbs work on the store directly, also while `1k4-lab serve` runs: what they revoke the server sees within a heartbeat of
 //! [`crate::account::revocation`]. Where there is one user or one project only, it need not be named.
 
+mod credits;
 mod devices;
 mod keys;
 mod projects;
+mod terms;
+mod usage;
 mod users;
 
 use std::io::Write;
@@ -13,9 +16,12 @@ use std::io::Write;
 use serde::Serialize;
 use wire::UserId;
 
+pub use credits::CreditsVerb;
 pub use devices::DevicesVerb;
 pub use keys::KeysVerb;
-pub use projects::ProjectsVerb;
+pub use projects::{ProjectsVerb, Switch};
+pub use terms::{InvalidTerm, Span};
+pub use usage::{By, Usage};
 pub use users::UsersVerb;
 
 use crate::{
@@ -48,6 +54,11 @@ pub enum Noun {
     /// API keys.
     #[command(subcommand)]
     Keys(KeysVerb),
+    /// What people have, and every change of it.
+    #[command(subcommand)]
+    Credits(CreditsVerb),
+    /// What requests come to.
+    Usage(Usage),
     /// Paired workstations.
     #[command(subcommand)]
     Devices(DevicesVerb),
@@ -100,6 +111,18 @@ pub enum AdminError {
     /// A key's id. A whole key is not repeated.
     #[error("{0}, the part between the second and the third underscore; `1k4-lab admin keys list` shows them")]
     InvalidKid(#[from] InvalidKid),
+    /// The key is there, and cannot be changed any more.
+    #[error("the key {0} was revoked, has expired or was replaced; make a new one with `1k4-lab admin keys create`")]
+    EndedKey(String),
+    /// A key's terms.
+    #[error("a limit {0}")]
+    InvalidTerm(#[from] InvalidTerm),
+    /// An idempotency text that stands for something else.
+    #[error("something else was done once for this text; give another one with --once")]
+    UsedOnce,
+    /// Not a day.
+    #[error("{0} must be a UTC day such as 2026-11-20")]
+    InvalidDay(&'static str),
     /// A pairing code.
     #[error("a code has eight letters, without vowels and digits, such as BCDF-GHJK; copy it from the workstation")]
     InvalidCode,
@@ -121,6 +144,8 @@ pub async fn run(store: &Store, admin: Admin, terms: Terms, out: &mut (impl Writ
         Noun::Users(verb) => users::run(store, verb, &mut printer).await,
         Noun::Projects(verb) => projects::run(store, verb, &mut printer).await,
         Noun::Keys(verb) => keys::run(store, verb, &mut printer).await,
+        Noun::Credits(verb) => credits::run(store, verb, &mut printer).await,
+        Noun::Usage(usage) => usage::run(store, usage, &mut printer).await,
         Noun::Devices(verb) => devices::run(store, verb, terms, &mut printer).await,
     }
 }
@@ -177,14 +202,14 @@ fn valid_name(name: &str) -> Result<&str, AdminError> {
 }
 
 /// Prints a result in the form that was asked for.
-struct Printer<'a, W> {
-    json: bool,
-    out: &'a mut W,
+pub(crate) struct Printer<'a, W> {
+    pub(crate) json: bool,
+    pub(crate) out: &'a mut W,
 }
 
 impl<W: Write> Printer<'_, W> {
     /// One thing: its JSON, or a sentence.
-    fn say(&mut self, value: &impl Serialize, sentence: &str) -> Result<(), AdminError> {
+    pub(crate) fn say(&mut self, value: &impl Serialize, sentence: &str) -> Result<(), AdminError> {
         if self.json {
             serde_json::to_writer(&mut *self.out, value).map_err(std::io::Error::from)?;
             writeln!(self.out)?;
@@ -195,7 +220,7 @@ impl<W: Write> Printer<'_, W> {
     }
 
     /// Several things: their JSON array, or a table.
-    fn list<T: Serialize, const N: usize>(
+    pub(crate) fn list<T: Serialize, const N: usize>(
         &mut self,
         values: &[T],
         header: [&str; N],

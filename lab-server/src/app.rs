@@ -1,23 +1,38 @@
 //! Puts the Lab together. Everything below takes what it needs as values; only this file knows all of it.
 
-use std::{future::Future, net::SocketAddr, sync::Arc};
+use std::{
+    future::Future,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
-use api_proxy::Proxy;
+use api_proxy::{Proxy, Record, Tuning, Upstream};
 use axum::Router;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     account::revocation::Revocations,
+    api::Api,
     config::{Config, Origin},
     edge::{
         self, Limits,
         certificate::{self, CertificateError},
     },
     gateway::{Gateway, pairing::Pairing},
-    meter::Meter,
+    meter::{DefaultRates, JournalError, Meter},
+    metrics::{Metrics, Observed},
+    operator::{Operator, Parts},
+    providers::{self, ProviderError},
     router,
     store::{Store, StoreError},
 };
+
+/// The folder, below that of the data, where what requests cost stands until it is in the database.
+const JOURNAL: &str = "journal";
 
 /// A Lab that is ready to serve.
 pub struct App {
@@ -31,7 +46,12 @@ pub struct App {
     pub ca_pem: Option<String>,
     /// Who may use the model API, and where its records go.
     pub meter: Meter,
+    /// Where the operator's listener is, if there is one.
+    pub admin_addr: Option<SocketAddr>,
     gateway: Arc<Gateway>,
+    upstream: Arc<Upstream>,
+    operator: Option<(Operator, Parts)>,
+    draining: Arc<AtomicBool>,
     tls: Arc<rustls::ServerConfig>,
     limits: Limits,
     router: Router,
@@ -46,6 +66,20 @@ pub enum BuildError {
     /// The certificate.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    /// The journal of what requests cost.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The cloud providers.
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
+    /// The operator's listener.
+    #[error("cannot listen on {address} for [admin]: {source}; is another program there?")]
+    Admin {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
 }
 
 impl App {
@@ -57,34 +91,87 @@ impl App {
     pub async fn build(config: &Config, bound: SocketAddr) -> Result<Self, BuildError> {
         let origin = config.origin(bound);
         let identity = certificate::load(&config.tls, &config.data_dir, origin.host())?;
-        let store = Store::open(&config.database).await?;
+        let store = Store::open(&config.database).await?.with_free_requests(config.free_requests);
         store.migrate().await?;
         let revocations = Revocations::follow(store.clone()).await?;
-        let meter = Meter::start(store.clone(), revocations.clone());
+        let catalogue = Arc::new(providers::catalogue(&config.providers).map_err(ProviderError::from)?);
+        let channels = providers::open(&config.providers).await?;
+        let upstream = Arc::new(providers::upstream(channels, &config.providers, Tuning::default())?);
         let pairing = Pairing::new(store.clone(), origin.clone(), config.pairing);
         let gateway = Gateway::new(store.clone(), origin.clone(), config.resume_window);
-        let proxy = Arc::new(Proxy::new(Arc::new(meter.clone()), Arc::clone(&gateway)));
-        let router = router::routes(origin.clone(), pairing, &gateway, proxy);
+        let metrics = Metrics::new(Arc::clone(&upstream), Arc::clone(&gateway));
+        let counted = Arc::clone(&metrics);
+        let (journal, rates) = (config.data_dir.join(JOURNAL), DefaultRates { user: config.rates });
+        let on_record = move |record: &Record| counted.observe(record);
+        let meter = Meter::start(store.clone(), revocations.clone(), &journal, rates, on_record).await?;
+        let observed = Arc::new(Observed::new(meter.clone(), Arc::clone(&metrics)));
+        let proxy = Arc::new(Proxy::new(observed, Arc::clone(&gateway), Arc::clone(&upstream), catalogue));
+        let api = Api::new(store.clone(), revocations.clone(), meter.clone());
+        let router = router::routes(origin.clone(), pairing, &gateway, api, proxy);
         let (ca_pem, tls) = (identity.ca_pem, identity.tls);
-        Ok(Self { store, revocations, origin, ca_pem, meter, gateway, tls, limits: config.limits, router })
+        let draining = Arc::new(AtomicBool::new(false));
+        let operator = match config.admin {
+            None => None,
+            Some(address) => {
+                let bound = Operator::bind(address, Arc::clone(&tls), config.limits).await;
+                let operator = bound.map_err(|source| BuildError::Admin { address, source })?;
+                let parts = Parts {
+                    store: store.clone(),
+                    meter: meter.clone(),
+                    upstream: Arc::clone(&upstream),
+                    gateway: Arc::clone(&gateway),
+                    metrics,
+                    draining: Arc::clone(&draining),
+                };
+                Some((operator, parts))
+            }
+        };
+        let admin_addr = operator.as_ref().map(|(operator, _)| operator.addr);
+        let limits = config.limits;
+        Ok(Self {
+            store,
+            revocations,
+            origin,
+            ca_pem,
+            meter,
+            admin_addr,
+            gateway,
+            upstream,
+            operator,
+            draining,
+            tls,
+            limits,
+            router,
+        })
     }
 }
 
-/// Serves until `shutdown`: stop accepting, let what runs finish, end the links, write the last records, close the store.
+/// Serves until `shutdown`: stop accepting, let what runs finish, end the links, write the last records, close the store. The
+/// operator's listener goes last, so that whoever watches sees all of it.
 ///
 /// # Errors
 /// When the store cannot be closed in order.
 pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Result<(), StoreError> {
-    let App { store, revocations, meter, gateway, tls, limits, router, .. } = app;
+    let App { store, revocations, meter, gateway, upstream, operator, draining, tls, limits, router, .. } = app;
+    let ended = CancellationToken::new();
     let following = tokio::spawn(Arc::clone(&gateway).follow_revocations(revocations.watch()));
+    let watching = tokio::spawn(providers::watch(upstream, ended.clone()));
+    let operating = operator.map(|(operator, parts)| tokio::spawn(operator.serve(parts, ended.clone())));
     let stopping = async {
         shutdown.await;
+        draining.store(true, Ordering::Relaxed);
         gateway.drain();
     };
     edge::serve(listener, tls, router, limits, stopping).await;
     gateway.close();
     following.abort();
     meter.flush().await;
+    ended.cancel();
+    // A part that panicked was reported by the hook, and keeps nobody from closing the store.
+    let _ = watching.await;
+    if let Some(operating) = operating {
+        let _ = operating.await;
+    }
     drop((meter, revocations));
     store.close().await
 }

@@ -1,24 +1,34 @@
 //! What the Lab's owner decides before it starts: where data lies, where to listen, under which address it is known.
 //!
 //! Flags win over `ONEK4_LAB_*` variables, which win over the file; what none of them says has a default. [`Config::load`] is the one
-//! place where the three meet, and its result cannot be wrong: nobody checks again. Nothing here is a secret.
+//! place where the three meet, and its result cannot be wrong: nobody checks again. Nothing here is a secret: the providers' are named
+//! by the place where they lie.
+
+mod document;
+pub mod providers;
 
 use std::{
     fmt,
     net::{Ipv4Addr, SocketAddr},
+    num::NonZeroU32,
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
 };
 
-use serde::Deserialize;
+use document::{Document, Section};
+use providers::Providers;
 
-use crate::{edge::Limits, gateway::pairing::Terms};
+pub use document::Mistake;
+
+use crate::{edge::Limits, gateway::pairing::Terms, meter::DefaultRates, store::Rates};
 
 /// Name of the configuration file.
 pub const FILE_NAME: &str = "1k4-lab.toml";
 /// Where the Lab listens unless told otherwise: this machine only.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8443);
+/// Requests that a new account has for nothing, unless the file says otherwise.
+const FREE_REQUESTS: u32 = 20;
 
 /// A valid configuration.
 #[derive(Debug, Clone)]
@@ -33,6 +43,14 @@ pub struct Config {
     pub public_url: Option<Origin>,
     /// Where the certificate comes from.
     pub tls: Tls,
+    /// Where the operator's own listener is; `None` for none. On a loopback address it speaks plain HTTP, elsewhere TLS.
+    pub admin: Option<SocketAddr>,
+    /// How often each user may ask who has no limits of their own.
+    pub rates: Rates,
+    /// Requests that a new account has for nothing.
+    pub free_requests: u32,
+    /// Who is asked for models that are on nobody's workstation.
+    pub providers: Providers,
     /// The edge's limits. Constants of the program; here so that a test can have shorter ones.
     pub limits: Limits,
     /// The times and counts of pairing, likewise.
@@ -52,6 +70,10 @@ impl Config {
             listen: DEFAULT_LISTEN,
             public_url: None,
             tls: Tls::OwnCa,
+            admin: None,
+            rates: DefaultRates::default().user,
+            free_requests: FREE_REQUESTS,
+            providers: Providers::default(),
             limits: Limits::default(),
             pairing: Terms::default(),
             resume_window: wire::relay::RESUME_WINDOW,
@@ -63,10 +85,13 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] names the file and the line, or the setting, and says what is expected.
     pub fn load(overrides: &Overrides) -> Result<Self, ConfigError> {
-        let file = find_file(overrides.config.as_deref())?;
-        let raw = file.as_deref().map(Raw::read).transpose()?.unwrap_or_default();
-        let base = file.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
-        raw.resolve(base, overrides)
+        let Some(path) = find_file(overrides.config.as_deref())? else { return resolve(FromFile::default(), overrides) };
+        let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
+        let base = path.parent().unwrap_or(Path::new(""));
+        match read(&text, base) {
+            Ok(file) => resolve(file, overrides),
+            Err(mistakes) => Err(ConfigError::Invalid { path, mistakes }),
+        }
     }
 
     /// The Lab's origin once it is known which port was bound.
@@ -186,17 +211,15 @@ pub enum ConfigError {
         /// Why.
         source: std::io::Error,
     },
-    /// The file is not what it should be.
-    #[error("{}:{line}: {problem}", path.display())]
+    /// The file is not what it should be. Each mistake is a line of the text.
+    #[error("{}", listed(path, mistakes))]
     Invalid {
         /// Which.
         path: PathBuf,
-        /// Where in it, counted from 1.
-        line: usize,
-        /// What is wrong.
-        problem: String,
+        /// All that is wrong with it, from top to bottom; never empty.
+        mistakes: Vec<Mistake>,
     },
-    /// A setting, wherever it came from, has no valid value.
+    /// A flag or a variable has no valid value, or does not go with the rest.
     #[error("{setting} {problem}")]
     Setting {
         /// Its name in the file.
@@ -209,70 +232,128 @@ pub enum ConfigError {
     NoDataDir,
 }
 
-/// The file as it is written.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Raw {
+fn listed(path: &Path, mistakes: &[Mistake]) -> String {
+    let lines: Vec<String> =
+        mistakes.iter().map(|Mistake { line, problem }| format!("{}:{line}: {problem}", path.display())).collect();
+    lines.join("\n")
+}
+
+/// What the file says, valid already; its paths are relative to it.
+#[derive(Default)]
+struct FromFile {
     data_dir: Option<PathBuf>,
     database: Option<PathBuf>,
-    listen: Option<String>,
-    public_url: Option<String>,
-    tls: Option<RawTls>,
+    listen: Option<SocketAddr>,
+    public_url: Option<Origin>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    admin: Option<SocketAddr>,
+    rates: Rates,
+    free_requests: Option<u32>,
+    providers: Providers,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawTls {
-    cert: PathBuf,
-    key: PathBuf,
+/// Reads the text of a file that lies in `base`, to its end.
+fn read(text: &str, base: &Path) -> Result<FromFile, Vec<Mistake>> {
+    let (document, table) = Document::parse(text);
+    // Of a text that is no TOML only the beginning can be made out; what it seems to lack would be no mistake of anybody's.
+    if document.has_mistakes() {
+        return Err(document.into_mistakes());
+    }
+    let mut root = document.root(&table);
+    let mut file = FromFile {
+        data_dir: root.text("data_dir").map(|dir| base.join(dir.value)),
+        database: root.text("database").map(|file| base.join(file.value)),
+        listen: listen(&mut root),
+        public_url: root.parse("public_url").map(|url| url.value),
+        ..FromFile::default()
+    };
+    if let Some(mut tls) = root.table("tls") {
+        for key in ["cert", "key"] {
+            tls.need(key);
+        }
+        file.tls_cert = tls.text("cert").map(|file| base.join(file.value));
+        file.tls_key = tls.text("key").map(|file| base.join(file.value));
+        tls.finish();
+    }
+    if let Some(mut admin) = root.table("admin") {
+        admin.need("listen");
+        file.admin = listen(&mut admin);
+        admin.finish();
+    }
+    if let Some(limits) = root.table("limits") {
+        file.rates = rates(limits);
+    }
+    if let Some(mut trial) = root.table("trial") {
+        trial.need("free_requests");
+        let free = trial.number("free_requests", 0..=1_000_000);
+        file.free_requests = free.and_then(|free| u32::try_from(free.value).ok());
+        trial.finish();
+    }
+    file.providers = providers::read(&mut root, base);
+    root.finish();
+    let mistakes = document.into_mistakes();
+    if mistakes.is_empty() { Ok(file) } else { Err(mistakes) }
 }
 
-impl Raw {
-    fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        toml::from_str(&text).map_err(|error| ConfigError::Invalid {
-            path: path.to_owned(),
-            line: error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1),
-            problem: error.message().to_owned(),
-        })
+fn listen(section: &mut Section<'_, '_>) -> Option<SocketAddr> {
+    let text = section.text("listen")?;
+    match text.value.parse() {
+        Ok(address) => Some(address),
+        Err(_) => section.wrong(text.line, format_args!("listen {LISTEN_FORM}")),
     }
+}
 
-    /// Paths in the file are relative to the file; those of flags and variables to the working directory.
-    fn resolve(self, base: &Path, overrides: &Overrides) -> Result<Config, ConfigError> {
-        let data_dir = match (&overrides.data_dir, self.data_dir) {
-            (Some(dir), _) => dir.clone(),
-            (None, Some(dir)) => base.join(dir),
-            (None, None) => default_dirs().ok_or(ConfigError::NoDataDir)?.data_dir().to_owned(),
-        };
-        let mut config = Config::in_dir(data_dir);
-        if let Some(database) = overrides.database.clone().or_else(|| self.database.map(|file| base.join(file))) {
-            config.database = database;
-        }
-        if let Some(listen) = overrides.listen.as_ref().or(self.listen.as_ref()) {
-            config.listen = listen.parse().map_err(|_| ConfigError::Setting {
-                setting: "listen",
-                problem: "must be an address with a port, such as 127.0.0.1:8443 or [::]:443".to_owned(),
-            })?;
-        }
-        if let Some(url) = overrides.public_url.as_ref().or(self.public_url.as_ref()) {
-            config.public_url = Some(
-                url.parse()
-                    .map_err(|error: InvalidOrigin| ConfigError::Setting { setting: "public_url", problem: error.to_string() })?,
-            );
-        }
-        let (file_cert, file_key) = self.tls.map(|tls| (base.join(tls.cert), base.join(tls.key))).unzip();
-        config.tls = match (overrides.tls_cert.clone().or(file_cert), overrides.tls_key.clone().or(file_key)) {
-            (None, None) => Tls::OwnCa,
-            (Some(cert), Some(key)) => Tls::Files { cert, key },
-            _ => {
-                return Err(ConfigError::Setting {
-                    setting: "tls",
-                    problem: "needs both cert and key, or neither for a test CA".to_owned(),
-                });
-            }
-        };
-        Ok(config)
+fn rates(mut limits: Section<'_, '_>) -> Rates {
+    let mut limit = |key| {
+        let limit = limits.number(key, 1..=u64::from(u32::MAX))?;
+        u32::try_from(limit.value).ok().and_then(NonZeroU32::new)
+    };
+    let rates = Rates {
+        requests_per_minute: limit("requests_per_minute"),
+        tokens_per_minute: limit("tokens_per_minute"),
+        concurrent: limit("concurrent"),
+    };
+    limits.finish();
+    rates
+}
+
+const LISTEN_FORM: &str = "must be an address with a port, such as 127.0.0.1:8443 or [::]:443";
+
+/// Lays flags and variables over the file. Their paths are relative to the working directory.
+fn resolve(file: FromFile, overrides: &Overrides) -> Result<Config, ConfigError> {
+    let data_dir = match overrides.data_dir.clone().or(file.data_dir) {
+        Some(dir) => dir,
+        None => default_dirs().ok_or(ConfigError::NoDataDir)?.data_dir().to_owned(),
+    };
+    let mut config = Config::in_dir(data_dir);
+    if let Some(database) = overrides.database.clone().or(file.database) {
+        config.database = database;
     }
+    let setting = |setting, problem: &dyn fmt::Display| ConfigError::Setting { setting, problem: problem.to_string() };
+    let listen = match &overrides.listen {
+        Some(text) => Some(text.parse().map_err(|_| setting("listen", &LISTEN_FORM))?),
+        None => file.listen,
+    };
+    config.listen = listen.unwrap_or(config.listen);
+    config.public_url = match &overrides.public_url {
+        Some(text) => Some(text.parse().map_err(|error: InvalidOrigin| setting("public_url", &error))?),
+        None => file.public_url,
+    };
+    config.tls = match (overrides.tls_cert.clone().or(file.tls_cert), overrides.tls_key.clone().or(file.tls_key)) {
+        (None, None) => Tls::OwnCa,
+        (Some(cert), Some(key)) => Tls::Files { cert, key },
+        _ => return Err(setting("tls", &"needs both cert and key, or neither for a test CA")),
+    };
+    config.admin = file.admin;
+    config.rates = Rates {
+        requests_per_minute: file.rates.requests_per_minute.or(config.rates.requests_per_minute),
+        tokens_per_minute: file.rates.tokens_per_minute.or(config.rates.tokens_per_minute),
+        concurrent: file.rates.concurrent.or(config.rates.concurrent),
+    };
+    config.free_requests = file.free_requests.unwrap_or(config.free_requests);
+    config.providers = file.providers;
+    Ok(config)
 }
 
 /// The file that was named must exist; the two places where it is looked for otherwise may be empty.
@@ -339,8 +420,19 @@ mod tests {
 
         std::fs::write(&path, "data_dir = \"data\"\n\nlisten_on = 1\n").unwrap();
         let error = Config::load(&overrides).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("{}:3: unknown field `listen_on`", path.display())), "{error}");
-        std::fs::write(&path, "public_url = \"http://lab.example.com\"\n").unwrap();
+        assert!(
+            error.starts_with(&format!("{}:3: unknown field `listen_on` in the file, expected one of data_dir", path.display())),
+            "{error}"
+        );
+        std::fs::write(&path, "public_url = \"http://lab.example.com\"\nlisten = 1\n").unwrap();
+        let at = path.display();
+        assert_eq!(
+            Config::load(&overrides).unwrap_err().to_string(),
+            format!(
+                "{at}:1: public_url must be https://host or https://host:port, without a path\n{at}:2: listen must be a text in quotes"
+            )
+        );
+        let overrides = Overrides { config: None, public_url: Some("x".into()), ..Overrides::default() };
         assert_eq!(
             Config::load(&overrides).unwrap_err().to_string(),
             "public_url must be https://host or https://host:port, without a path"

@@ -6,6 +6,7 @@ use axum::{
 };
 use http::StatusCode;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::store::StoreError;
 
@@ -18,8 +19,26 @@ pub enum ApiError {
     MethodNotAllowed,
     /// The body is not the JSON that this address takes. What was sent is deliberately not quoted.
     InvalidBody,
+    /// A field of the body or of the query is not what it must be.
+    InvalidField {
+        /// Its name.
+        field: &'static str,
+        /// What is expected, as the end of the sentence "it must be ...".
+        expected: &'static str,
+    },
     /// The body is larger than this address takes.
     TooLarge,
+    /// The body is not declared to be JSON.
+    NotJson,
+    /// No key, or none that is valid: the answer does not tell which.
+    Unauthorized,
+    /// The key is valid, and not for this.
+    Scope {
+        /// What it would need.
+        needs: &'static str,
+    },
+    /// There is already something of that name.
+    Taken,
     /// Too many attempts from this network address.
     TooManyRequests {
         /// When it is worth trying again, in seconds.
@@ -41,6 +60,19 @@ impl ApiError {
                 "invalid_body",
                 "the body is not the JSON object that this address takes; check its fields and the content type",
             ),
+            Self::InvalidField { .. } => (StatusCode::BAD_REQUEST, "invalid_field", "a field is not what it must be"),
+            Self::NotJson => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "not_json",
+                "this address takes JSON; send it with `content-type: application/json`",
+            ),
+            Self::Unauthorized => (
+                StatusCode::UNAUTHORIZED,
+                "invalid_api_key",
+                "this needs a valid API key of this lab, as `authorization: Bearer 1k4_...`",
+            ),
+            Self::Scope { .. } => (StatusCode::FORBIDDEN, "key_scope", "this key may not do that"),
+            Self::Taken => (StatusCode::CONFLICT, "taken", "there is already one of that name; choose another name"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the body is larger than this address takes"),
             Self::TooManyRequests { .. } => (
                 StatusCode::TOO_MANY_REQUESTS,
@@ -52,31 +84,84 @@ impl ApiError {
     }
 }
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        #[derive(Serialize)]
-        struct Body {
-            error: Inner,
-        }
-        #[derive(Serialize)]
-        struct Inner {
-            code: &'static str,
-            message: &'static str,
-        }
+/// The body of every such answer.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Error)]
+pub struct ErrorBody {
+    error: ErrorDetail,
+}
 
-        let (status, code, message) = self.parts();
-        let mut response = (status, Json(Body { error: Inner { code, message } })).into_response();
-        if let Self::TooManyRequests { retry_after_s } = self {
-            response.headers_mut().insert(http::header::RETRY_AFTER, retry_after_s.into());
+/// What went wrong.
+#[derive(Debug, Serialize, ToSchema)]
+struct ErrorDetail {
+    /// For programs; never changes its meaning.
+    code: &'static str,
+    /// For people: the cause and the next step.
+    message: String,
+    /// As OpenAI's clients expect it, below `/v1/` only.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
+}
+
+impl ApiError {
+    fn message(self) -> String {
+        match self {
+            Self::InvalidField { field, expected } => format!("{field} must be {expected}"),
+            Self::Scope { needs } => {
+                format!(
+                    "this key may not do that: it needs the scope `{needs}`; make one with `1k4-lab admin keys create --scope {needs}`"
+                )
+            }
+            _ => self.parts().2.to_owned(),
+        }
+    }
+
+    fn answer(self, kind: Option<&'static str>) -> Response {
+        let (status, code, _) = self.parts();
+        let body = ErrorBody { error: ErrorDetail { code, message: self.message(), kind } };
+        let mut response = (status, Json(body)).into_response();
+        match self {
+            Self::TooManyRequests { retry_after_s } => {
+                response.headers_mut().insert(http::header::RETRY_AFTER, retry_after_s.into());
+            }
+            Self::Unauthorized => {
+                response.headers_mut().insert(http::header::WWW_AUTHENTICATE, http::HeaderValue::from_static("Bearer"));
+            }
+            _ => {}
         }
         response
+    }
+
+    /// The answer in OpenAI's shape, for what lives below `/v1/`.
+    #[must_use]
+    pub fn for_openai_clients(self) -> Response {
+        self.answer(Some(match self {
+            Self::Unauthorized => "authentication_error",
+            Self::Scope { .. } => "permission_error",
+            Self::TooManyRequests { .. } => "rate_limit_error",
+            Self::Internal => "api_error",
+            _ => "invalid_request_error",
+        }))
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        self.answer(None)
     }
 }
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        tracing::error!(%error, "the store failed");
-        Self::Internal
+        match error {
+            // Also what is there and somebody else's: the store looks for the owner's only.
+            StoreError::Missing(_) => Self::NotFound,
+            StoreError::Taken(_) => Self::Taken,
+            error => {
+                tracing::error!(%error, "the store failed");
+                Self::Internal
+            }
+        }
     }
 }
 
@@ -85,6 +170,7 @@ impl From<axum::extract::rejection::JsonRejection> for ApiError {
         // The rejection's own text may quote the body.
         match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => Self::TooLarge,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => Self::NotJson,
             _ => Self::InvalidBody,
         }
     }

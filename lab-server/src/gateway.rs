@@ -82,6 +82,12 @@ impl Gateway {
         }
     }
 
+    /// How many workstations are linked now.
+    #[must_use]
+    pub fn linked(&self) -> usize {
+        self.registry.linked().len()
+    }
+
     /// Ends every link.
     pub fn close(&self) {
         for (_, link) in self.registry.linked() {

@@ -4,13 +4,19 @@
 
 pub mod account;
 pub mod admin;
+pub mod api;
 pub mod app;
 mod calendar;
+pub mod check;
 pub mod config;
+mod credits;
 pub mod edge;
 pub mod error;
 pub mod gateway;
 pub mod meter;
+pub mod metrics;
+mod operator;
+pub mod providers;
 pub mod router;
 pub mod store;
 
@@ -35,6 +41,8 @@ pub struct Lab {
     pub origin: Origin,
     /// The test CA that clients must trust; `None` when the certificate comes from files.
     pub ca_pem: Option<String>,
+    /// Where the operator's listener is, if there is one.
+    pub admin_addr: Option<SocketAddr>,
     /// What it remembers.
     pub store: Store,
     /// How keys and devices end.
@@ -54,9 +62,9 @@ impl Lab {
         let app = App::build(&config, addr).await?;
         let stop = CancellationToken::new();
         let (store, revocations) = (app.store.clone(), app.revocations.clone());
-        let (origin, ca_pem) = (app.origin.clone(), app.ca_pem.clone());
+        let (origin, ca_pem, admin_addr) = (app.origin.clone(), app.ca_pem.clone(), app.admin_addr);
         let running = Some(tokio::spawn(app::serve(app, listener, stop.clone().cancelled_owned())));
-        Ok(Self { addr, origin, ca_pem, store, revocations, stop, running })
+        Ok(Self { addr, origin, ca_pem, admin_addr, store, revocations, stop, running })
     }
 
     /// Stops accepting, drains and closes the store.

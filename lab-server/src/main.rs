@@ -3,6 +3,7 @@
 use std::{
     future::Future,
     io::{IsTerminal, Write},
+    net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
 };
@@ -13,14 +14,15 @@ use lab_server::{
     Config,
     admin::{self, Admin},
     app::{self, App},
-    config::Overrides,
+    check::{self, Check},
+    config::{ConfigError, Overrides},
     store::Store,
 };
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// The Lab: gives every client of OpenAI, Anthropic and Ollama the models on your own workstations.
 ///
-/// Exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration.
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration (also what `check` finds).
 #[derive(Parser)]
 #[command(name = "1k4-lab", version, max_term_width = 100)]
 struct Cli {
@@ -34,13 +36,15 @@ struct Cli {
 enum Command {
     /// Run the Lab until interrupted. Brings the database up to date first.
     Serve {
-        /// Once it listens, print one line of JSON: addr, origin, ca_file.
+        /// Once it listens, print one line of JSON: addr, origin, ca_file, admin_addr.
         #[arg(long)]
         json: bool,
     },
     /// Bring the database up to date and leave.
     Migrate,
-    /// Users, projects, keys and devices; works while the Lab runs.
+    /// Say everything that is wrong with the configuration: settings, secrets, prices and, if asked to, providers.
+    Check(Check),
+    /// Users, projects, keys, credits and devices; works while the Lab runs.
     Admin(Admin),
 }
 
@@ -57,12 +61,18 @@ fn main() -> ExitCode {
     let config = match Config::load(&cli.overrides) {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("1k4-lab: {error}");
+            if let (Command::Check(Check { json: true, .. }), ConfigError::Invalid { mistakes, .. }) = (&cli.command, &error)
+                && let Err(error) = check::mistakes(mistakes, &mut std::io::stdout())
+            {
+                eprintln!("1k4-lab: {error}");
+            }
+            // One mistake of the file stands on each line.
+            error.to_string().lines().for_each(|line| eprintln!("1k4-lab: {line}"));
             return ExitCode::from(WRONG_CONFIGURATION);
         }
     };
     match run(cli.command, config) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("1k4-lab: {error:#}");
             ExitCode::FAILURE
@@ -71,17 +81,23 @@ fn main() -> ExitCode {
 }
 
 #[tokio::main]
-async fn run(command: Command, config: Config) -> anyhow::Result<()> {
+async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve { json } => serve(config, json).await,
-        Command::Migrate => migrated(&config).await?.close().await.map_err(Into::into),
+        Command::Serve { json } => serve(config, json).await?,
+        Command::Migrate => migrated(&config).await?.close().await?,
+        Command::Check(check) => {
+            if !check::run(&config, check, &mut std::io::stdout()).await? {
+                return Ok(ExitCode::from(WRONG_CONFIGURATION));
+            }
+        }
         Command::Admin(admin) => {
             let store = migrated(&config).await?;
             let result = admin::run(&store, admin, config.pairing, &mut std::io::stdout()).await;
             store.close().await?;
-            result.map_err(Into::into)
+            result?;
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn serve(config: Config, json: bool) -> anyhow::Result<()> {
@@ -93,17 +109,27 @@ async fn serve(config: Config, json: bool) -> anyhow::Result<()> {
     let addr = listener.local_addr()?;
     let app = App::build(&config, addr).await?;
     let ca_file = app.ca_pem.is_some().then(|| config.data_dir.join("ca.pem"));
-    announce(addr, app.origin.as_str(), ca_file, json)?;
+    announce(addr, app.admin_addr, app.origin.as_str(), ca_file, json)?;
     app::serve(app, listener, interrupted()?).await?;
     Ok(())
 }
 
-fn announce(addr: std::net::SocketAddr, origin: &str, ca_file: Option<PathBuf>, json: bool) -> std::io::Result<()> {
+fn announce(
+    addr: SocketAddr,
+    admin_addr: Option<SocketAddr>,
+    origin: &str,
+    ca_file: Option<PathBuf>,
+    json: bool,
+) -> std::io::Result<()> {
     let mut out = std::io::stdout();
     if json {
-        writeln!(out, "{}", serde_json::json!({ "addr": addr, "origin": origin, "ca_file": ca_file }))?;
+        let line = serde_json::json!({ "addr": addr, "origin": origin, "ca_file": ca_file, "admin_addr": admin_addr });
+        writeln!(out, "{line}")?;
     } else {
         writeln!(out, "1k4-lab listens on {addr} and is known as {origin}")?;
+        if let Some(addr) = admin_addr {
+            writeln!(out, "its operator finds /metrics and /readyz on {addr}")?;
+        }
         if let Some(file) = ca_file {
             writeln!(out, "its certificate is of its own test CA; give clients {}", file.display())?;
         }
@@ -127,7 +153,7 @@ fn keep_memory_private() {
 fn keep_memory_private() {}
 
 async fn migrated(config: &Config) -> anyhow::Result<Store> {
-    let store = Store::open(&config.database).await?;
+    let store = Store::open(&config.database).await?.with_free_requests(config.free_requests);
     store.migrate().await?;
     Ok(store)
 }

@@ -19,6 +19,7 @@ use http_body_util::BodyExt;
 use wire::pairing::{AUTHORIZE_PATH, TOKEN_PATH};
 
 use crate::{
+    api::Api,
     calendar,
     config::Origin,
     error::ApiError,
@@ -27,13 +28,14 @@ use crate::{
         pairing::{self, Pairing, page},
     },
     meter::Meter,
+    metrics::Observed,
 };
 
 /// The model API as this Lab runs it.
-pub type ModelApi = Arc<Proxy<Meter, Gateway>>;
+pub type ModelApi = Arc<Proxy<Observed<Meter>, Gateway>>;
 
 /// All routes.
-pub fn routes(origin: Origin, pairing: Pairing, gateway: &Arc<Gateway>, model_api: ModelApi) -> Router {
+pub fn routes(origin: Origin, pairing: Pairing, gateway: &Arc<Gateway>, api: Api, model_api: ModelApi) -> Router {
     let bridges = Router::new()
         .route(AUTHORIZE_PATH, post(pairing::authorize))
         .route(TOKEN_PATH, post(pairing::token))
@@ -47,24 +49,6 @@ pub fn routes(origin: Origin, pairing: Pairing, gateway: &Arc<Gateway>, model_ap
         .layer(DefaultBodyLimit::max(pairing::MAX_BODY))
         .with_state(pairing);
 
-    // Each of them reads its own body with its own limit, and answers in its caller's dialect.
-    let programs = Router::new()
-        .route("/v1/chat/completions", post(model))
-        .route("/v1/completions", post(model))
-        .route("/v1/embeddings", post(model))
-        .route("/v1/responses", post(model))
-        .route("/v1/messages", post(model))
-        .route("/v1/models", get(model))
-        .route("/v1/models/{*model}", get(model))
-        .route("/api/chat", post(model))
-        .route("/api/generate", post(model))
-        .route("/api/embed", post(model))
-        .route("/api/show", post(model))
-        .route("/api/tags", get(model))
-        .route("/api/ps", get(model))
-        .route("/api/version", get(model))
-        .with_state(model_api);
-
     let everyone = Router::new()
         .route("/healthz", get(healthz))
         .route("/.well-known/security.txt", get(security_txt))
@@ -74,10 +58,42 @@ pub fn routes(origin: Origin, pairing: Pairing, gateway: &Arc<Gateway>, model_ap
         .merge(bridges)
         .merge(gateway.router())
         .merge(people)
-        .merge(programs)
+        .merge(api.router())
         .merge(everyone)
-        .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        .merge(Router::new().fallback(elsewhere).with_state(model_api))
+}
+
+/// What no route above takes. Below the addresses of the model API it is the proxy's, also where nothing is: each client is told so in
+/// its own protocol. The proxy knows its routes, reads bodies with its own limit, and lets nobody in without a key.
+async fn elsewhere(state: State<ModelApi>, request: Request) -> Response {
+    if is_model_api(request.uri().path()) { model(state, request).await } else { ApiError::NotFound.into_response() }
+}
+
+/// Whether a path is OpenAI's or Anthropic's (`/v1`), Gemini's (`/v1beta`), Azure's (`/openai`) or Ollama's (some of `/api`).
+fn is_model_api(path: &str) -> bool {
+    const OLLAMA: [&str; 14] = [
+        "chat",
+        "generate",
+        "embed",
+        "embeddings",
+        "show",
+        "tags",
+        "ps",
+        "version",
+        "create",
+        "copy",
+        "pull",
+        "push",
+        "delete",
+        "blobs",
+    ];
+    let mut segments = path.split('/').skip(1);
+    match (segments.next(), segments.next()) {
+        (Some("v1" | "v1beta" | "openai"), Some(_)) => true,
+        (Some("api"), Some(verb)) => OLLAMA.contains(&verb),
+        _ => false,
+    }
 }
 
 /// One request to the model API. The proxy's body holds a type that can only be sent; here is where it is sent.

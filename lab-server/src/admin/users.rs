@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::{AdminError, Printer, day, valid_name};
+use super::{AdminError, Printer, day, terms::Rates, the_user, valid_name};
 use crate::store::Store;
 
 /// What can be done with users.
@@ -15,6 +15,14 @@ pub enum UsersVerb {
     },
     /// Show everybody.
     List,
+    /// Say how fast somebody may ask with all their keys together; what is left out stays, `none` leaves it to the configuration.
+    Limits {
+        /// Their name or id.
+        name: String,
+        /// How fast.
+        #[command(flatten)]
+        rates: Rates,
+    },
 }
 
 pub(super) async fn run(store: &Store, verb: UsersVerb, printer: &mut Printer<'_, impl Write>) -> Result<(), AdminError> {
@@ -26,5 +34,11 @@ pub(super) async fn run(store: &Store, verb: UsersVerb, printer: &mut Printer<'_
         UsersVerb::List => printer.list(&store.users().await?, ["NAME", "ID", "SINCE"], |user| {
             [user.name.clone(), user.id.to_string(), day(Some(user.created_at))]
         }),
+        UsersVerb::Limits { name, rates } => {
+            let mut user = the_user(store, Some(&name)).await?;
+            rates.lay_over(&mut user.rates);
+            store.set_user_rates(user.id, user.rates).await?;
+            printer.say(&user, &format!("changed the limits of {}", user.name))
+        }
     }
 }

@@ -6,7 +6,11 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
-use lab_server::{Config, Lab, store::User};
+use lab_server::{
+    Config, Lab,
+    account::create_key,
+    store::{KeyTerms, Scope, User},
+};
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::aws_lc_rs,
@@ -14,6 +18,7 @@ use rustls::{
 };
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
+use wire::ProjectId;
 
 pub(crate) struct TestLab {
     pub(crate) lab: Lab,
@@ -51,12 +56,8 @@ impl TestLab {
 
     /// A user with a project and a key; the key's text.
     pub(crate) async fn user_with_key(&self, name: &str) -> (User, String) {
-        use lab_server::account::{api_key::Environment, create_key};
-
-        let user = self.lab.store.add_user(name).await.unwrap();
-        let project = self.lab.store.add_project(user.id, "default").await.unwrap();
-        let (key, _) = create_key(&self.lab.store, project.id, "test", Environment::Live).await.unwrap();
-        (user, key.reveal().to_owned())
+        let (user, _, key) = self.user_with_scopes(name, &[Scope::Inference, Scope::Usage]).await;
+        (user, key)
     }
 
     pub(crate) async fn tls(&self, alpn: &[u8]) -> TlsStream<TcpStream> {
@@ -88,6 +89,32 @@ impl TestLab {
     pub(crate) async fn post_json(&self, path: &str, body: &impl serde::Serialize) -> Answer {
         let body = serde_json::to_vec(body).unwrap();
         self.send(request("POST", path).header("content-type", "application/json").body(body.into()).unwrap()).await
+    }
+
+    /// As a program with this key.
+    pub(crate) async fn ask(&self, key: &str, method: &str, path: &str, body: Option<serde_json::Value>) -> Answer {
+        let mut request = request(method, path).header("authorization", format!("Bearer {key}"));
+        let mut bytes = Bytes::new();
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json");
+            bytes = serde_json::to_vec(&body).unwrap().into();
+        }
+        self.send(request.body(bytes.into()).unwrap()).await
+    }
+
+    /// A user with a project and a key of these scopes; the key's text.
+    pub(crate) async fn user_with_scopes(&self, name: &str, scopes: &[Scope]) -> (User, ProjectId, String) {
+        let user = self.lab.store.add_user(name).await.unwrap();
+        let project = self.lab.store.add_project(user.id, "default").await.unwrap().id;
+        let key = self.key(project, scopes).await;
+        (user, project, key)
+    }
+
+    /// A key of these scopes.
+    pub(crate) async fn key(&self, project: ProjectId, scopes: &[Scope]) -> String {
+        let terms = KeyTerms { scopes: scopes.iter().copied().collect(), ..KeyTerms::default() };
+        let (key, _) = create_key(&self.lab.store, project, "test", terms).await.unwrap();
+        key.reveal().to_owned()
     }
 
     /// As a browser sends a form of the Lab's own page.

@@ -42,7 +42,7 @@ async fn every_answer_has_the_security_headers() {
         ("GET", "/nothing", StatusCode::NOT_FOUND),
         ("PUT", "/healthz", StatusCode::METHOD_NOT_ALLOWED),
         ("POST", "/pair/decide", StatusCode::FORBIDDEN),
-        ("POST", "/bridge/v1/device_authorization", StatusCode::BAD_REQUEST),
+        ("POST", "/bridge/v1/device_authorization", StatusCode::UNSUPPORTED_MEDIA_TYPE),
     ];
     for (method, path, status) in cases {
         let answer = lab.send(request(method, path).body(Full::default()).unwrap()).await;

@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests say what they expect by failing")]
 
 mod admin;
+mod api;
+mod check;
 mod client;
 mod edge;
+mod operator;
 mod pairing;

@@ -1,0 +1,200 @@
+//! The Lab's own HTTP API, for people's programs: projects, keys, credits, records, sums.
+//!
+//! Who asks is one extractor, [`Principal`]; what it may see is decided by the store, whose methods look only where the asking person
+//! owns. What is somebody else's and what does not exist are therefore one answer: 404. Wire types stand with their handlers; money is
+//! a decimal string both ways.
+
+mod account;
+mod keys;
+mod principal;
+mod projects;
+mod requests;
+mod table;
+mod usage;
+
+use std::{net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
+
+use axum::{
+    Extension, Router,
+    extract::{DefaultBodyLimit, Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter, clock::Clock};
+use http::{HeaderValue, header};
+use serde::Serialize;
+use utoipa::{
+    Modify, OpenApi, ToSchema,
+    openapi::security::{Http, HttpAuthScheme, SecurityScheme},
+};
+
+pub(crate) use account::EntryView;
+pub(crate) use keys::KeyView;
+pub use principal::Principal;
+pub(crate) use usage::SumView;
+
+use crate::{
+    account::revocation::Revocations,
+    edge::peer::{Peer, counted},
+    error::{ApiError, ErrorBody},
+    meter::Meter,
+    providers::policy,
+    store::Store,
+};
+
+/// Largest body, in bytes (SECURITY 4.11).
+const MAX_BODY: usize = 1024 * 1024;
+/// Requests that one address may make in ten seconds before anybody looks at its key, all of them at once if it likes.
+const PER_ADDRESS: NonZeroU32 = NonZeroU32::new(300).unwrap();
+/// How long it takes until all of them are there again.
+const PER_ADDRESS_WINDOW: Duration = Duration::from_secs(10);
+/// From this many addresses on, those that have all of theirs again are forgotten. Whoever asked once has them after 33 ms, and each
+/// needs a TLS connection of its own, so that far fewer are ever known at once.
+const TIDY_AT: usize = 65_536;
+/// The schema's path.
+const SCHEMA_PATH: &str = "/api/openapi.json";
+
+/// What the handlers share.
+#[derive(Clone)]
+pub struct Api(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    revocations: Revocations,
+    meter: Meter,
+    addresses: DefaultKeyedRateLimiter<IpAddr>,
+}
+
+impl Api {
+    /// The API over this store.
+    #[must_use]
+    pub fn new(store: Store, revocations: Revocations, meter: Meter) -> Self {
+        let every = PER_ADDRESS_WINDOW / PER_ADDRESS.get();
+        // A period of nothing is the only thing that has no quota.
+        let quota = Quota::with_period(every).unwrap_or_else(|| Quota::per_second(PER_ADDRESS)).allow_burst(PER_ADDRESS);
+        Self(Arc::new(Inner { store, revocations, meter, addresses: RateLimiter::keyed(quota) }))
+    }
+
+    /// All its routes.
+    pub fn router(self) -> Router {
+        Router::new()
+            .route("/api/projects", get(projects::list).post(projects::create))
+            .route("/api/projects/{id}", get(projects::show).patch(projects::change).delete(projects::delete))
+            .route("/api/projects/{id}/keys", get(keys::list).post(keys::create))
+            .route("/api/keys/{kid}", get(keys::show).patch(keys::change).delete(keys::revoke))
+            .route("/api/keys/{kid}/rotate", post(keys::rotate))
+            .route("/api/account", get(account::show))
+            .route("/api/ledger", get(account::ledger))
+            .route("/api/requests", get(requests::list))
+            .route("/api/usage", get(usage::sums))
+            .route("/v1/requests/{id}", get(requests::own))
+            .route("/api/providers", get(providers))
+            .route(SCHEMA_PATH, get(schema))
+            .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+            .layer(DefaultBodyLimit::max(MAX_BODY))
+            .layer(middleware::from_fn_with_state(self.clone(), ration))
+            .layer(middleware::map_response(private))
+            .with_state(self)
+    }
+}
+
+/// Counts before anything else: whoever guesses keys or tries to wear the database out is stopped by address.
+async fn ration(State(Api(api)): State<Api>, Extension(Peer(peer)): Extension<Peer>, request: Request, next: Next) -> Response {
+    if api.addresses.len() >= TIDY_AT {
+        api.addresses.retain_recent();
+    }
+    match api.addresses.check_key(&counted(peer.ip())) {
+        Ok(()) => next.run(request).await,
+        Err(refused) => {
+            let wait = refused.wait_time_from(governor::clock::DefaultClock::default().now());
+            ApiError::TooManyRequests { retry_after_s: wait.as_secs() + 1 }.into_response()
+        }
+    }
+}
+
+/// What is somebody's own is kept by nobody on the way.
+async fn private(mut response: Response) -> Response {
+    response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// What each provider documents about the data that it is sent.
+#[utoipa::path(
+    get, path = "/api/providers", operation_id = "list_providers", tag = "providers",
+    security(()), responses((status = 200, description = "What they document.", body = policy::Policies))
+)]
+async fn providers() -> Response {
+    ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "public, max-age=3600")], policy::POLICIES)
+        .into_response()
+}
+
+/// This description.
+#[utoipa::path(
+    get, path = "/api/openapi.json", operation_id = "describe", tag = "description",
+    security(()), responses((status = 200, description = "OpenAPI 3.1."))
+)]
+async fn schema() -> Result<Response, ApiError> {
+    let text = document().map_err(|_| ApiError::Internal)?;
+    Ok(([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "public, max-age=3600")], text).into_response())
+}
+
+/// A part of a list, and how to get the next.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Page<T> {
+    /// The entries.
+    data: Vec<T>,
+    /// Give it as `cursor` for what follows; `null` at the end.
+    next: Option<String>,
+}
+
+/// The description of this API, as JSON.
+///
+/// # Errors
+/// When it cannot be written, which a test rules out.
+pub fn document() -> Result<String, serde_json::Error> {
+    let mut text = Description::openapi().to_pretty_json()?;
+    text.push('\n');
+    Ok(text)
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "1K4 Lab",
+        version = "1",
+        description = "Projects, keys, credits, records and sums of an account on a 1K4 Lab. The model API itself (OpenAI's, Anthropic's, \
+                       Gemini's and Ollama's protocols) is described by those protocols. Times are milliseconds since 1970 in UTC; money \
+                       is a decimal string of credits; one credit is one US dollar.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    servers((url = "/")),
+    paths(
+        projects::list, projects::create, projects::show, projects::change, projects::delete,
+        keys::list, keys::create, keys::show, keys::change, keys::revoke, keys::rotate,
+        account::show, account::ledger,
+        requests::list, requests::own, usage::sums,
+        providers, schema
+    ),
+    components(schemas(ErrorBody)),
+    modifiers(&Security),
+    security(("key" = [])),
+    tags(
+        (name = "projects", description = "A project has keys, limits and sums of its own."),
+        (name = "keys", description = "API keys; a key is shown once, when it is made."),
+        (name = "account", description = "Credits and the ledger."),
+        (name = "usage", description = "One record per request, and sums over them. Nothing of a request's content is kept."),
+        (name = "providers", description = "What providers document about data."),
+        (name = "description", description = "This description.")
+    )
+)]
+struct Description;
+
+struct Security;
+
+impl Modify for Security {
+    fn modify(&self, description: &mut utoipa::openapi::OpenApi) {
+        let components = description.components.get_or_insert_default();
+        components.add_security_scheme("key", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+    }
+}
