@@ -27,7 +27,7 @@ use crate::{
     scan::Terms,
     settle::{Entry, Used},
     tap::{Reading, Shape, Words},
-    upstream::{Call, NoAnswer, UpstreamAnswer},
+    upstream::{Addressing, Call, NoAnswer, UpstreamAnswer},
 };
 
 /// Answers that are read to their end after their caller went away, at once. Beyond that they are broken off, and their usage is
@@ -50,8 +50,7 @@ pub(crate) struct CloudOrder<'a> {
     pub(crate) endpoint: Endpoint,
     /// The model, as the caller wrote it.
     pub(crate) name: &'a str,
-    /// Whether only the path names it.
-    pub(crate) by_path: bool,
+    pub(crate) addressing: Addressing,
     pub(crate) query: Option<&'a str>,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) terms: Terms,
@@ -135,11 +134,11 @@ impl Cloud {
         };
         let upstream = Arc::clone(&self.upstream);
         let (name, query) = (order.name.to_owned(), order.query.map(str::to_owned));
-        let (headers, by_path) = (order.headers.clone(), order.by_path);
+        let (headers, addressing) = (order.headers.clone(), order.addressing);
         let body = spliced.unwrap_or(content);
         let asking = Box::pin(async move {
             let call =
-                Call { model: &model, endpoint, name: &name, query: query.as_deref(), by_path, headers: &headers, body: &body };
+                Call { model: &model, endpoint, name: &name, query: query.as_deref(), addressing, headers: &headers, body: &body };
             upstream.send(&call).await
         });
         let waiting = Waiting { asking, flight: Some(Flight { entry: entry.hand_over(), account }) };

@@ -27,7 +27,8 @@ use crate::{
     route::{self, Affinity, Wanted},
     scan::{Asked, scan},
     settle::{Arrival, Entry, Ledger, ledger},
-    surface::{MODEL_PATH, protocol_at, refused_by_name, surface},
+    surface::{DEPLOYMENTS_PATH, MODEL_PATH, protocol_at, refused_by_name, surface},
+    upstream::Addressing,
 };
 
 /// The proxy: told by `M` who asks and what they may, telling it one record for each request; asking workstations through `B` and
@@ -144,7 +145,7 @@ impl<M: Meter, B: Bridges> Proxy<M, B> {
                 let order = CloudOrder {
                     endpoint,
                     name,
-                    by_path: in_path.is_some() && asked.model.is_none() && endpoint.protocol() == Protocol::Openai,
+                    addressing: addressing(head.uri.path(), endpoint, &asked),
                     query: head.uri.query(),
                     headers: &head.headers,
                     terms: asked.terms,
@@ -237,15 +238,19 @@ impl<M: Meter, B: Bridges> Proxy<M, B> {
     ) -> Result<Forwarded, ProxyError> {
         let workstations = self.bridges.workstations(admitted.caller.user);
         let models = self.cloud.listed();
-        let anthropic = protocol_of(head) == Protocol::Anthropic;
+        let protocol = protocol_of(head);
         let id = in_path.map(unescaped).unwrap_or_default();
         let list = match listing {
-            Listing::Models if anthropic => listing::anthropic_models(&workstations, &models),
-            Listing::Models => listing::openai_models(&workstations, &models),
-            Listing::Model if anthropic => listing::anthropic_one(&id, &workstations, &models)?,
-            Listing::Model => listing::openai_one(&id, &workstations, &models)?,
-            Listing::GeminiModels => listing::gemini_models(&models),
-            Listing::GeminiModel => listing::gemini_one(&id, &models)?,
+            Listing::Models => match protocol {
+                Protocol::Anthropic => listing::anthropic_models(&workstations, &models),
+                Protocol::Gemini => listing::gemini_models(&models),
+                Protocol::Openai | Protocol::Ollama => listing::openai_models(&workstations, &models),
+            },
+            Listing::Model => match protocol {
+                Protocol::Anthropic => listing::anthropic_one(&id, &workstations, &models)?,
+                Protocol::Gemini => listing::gemini_one(&id, &models)?,
+                Protocol::Openai | Protocol::Ollama => listing::openai_one(&id, &workstations, &models)?,
+            },
             Listing::Tags => listing::tags(&workstations),
             Listing::Running => listing::running(&workstations),
             Listing::Version => listing::version(&workstations)?,
@@ -256,6 +261,15 @@ impl<M: Meter, B: Bridges> Proxy<M, B> {
 
 /// Request header: the project that the caller means. A key of another one is refused.
 const PROJECT: &str = "x-1k4-project";
+
+/// What the path says that a provider's path must say as well.
+fn addressing(path: &str, endpoint: Endpoint, asked: &Asked) -> Addressing {
+    match endpoint.protocol() {
+        Protocol::Gemini if path.starts_with(MODEL_PATH) => Addressing::GeminiStable,
+        Protocol::Openai if path.starts_with(DEPLOYMENTS_PATH) && asked.model.is_none() => Addressing::Deployment,
+        Protocol::Openai | Protocol::Anthropic | Protocol::Gemini | Protocol::Ollama => Addressing::Usual,
+    }
+}
 
 /// What is known when the head of the answer goes out.
 enum Forwarded {
@@ -415,11 +429,18 @@ fn is_encoded(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_ENCODING).is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
-/// Decided by the path; where two protocols share one, by the header that one of them requires.
+/// Decided by the path; where several protocols share one, by the header that only one's clients send.
 fn protocol_of(head: &request::Parts) -> Protocol {
     let path = head.uri.path();
-    let is_models = path == "/v1/models" || path.starts_with(MODEL_PATH);
-    if is_models && head.headers.contains_key("anthropic-version") { Protocol::Anthropic } else { protocol_at(path) }
+    let by_path = protocol_at(path);
+    let is_shared = by_path == Protocol::Openai && (path == "/v1/models" || path.starts_with(MODEL_PATH));
+    if is_shared && head.headers.contains_key("anthropic-version") {
+        Protocol::Anthropic
+    } else if is_shared && head.headers.contains_key("x-goog-api-key") {
+        Protocol::Gemini
+    } else {
+        by_path
+    }
 }
 
 /// A path's segment with its percent escapes undone; bytes that are no UTF-8 become the replacement character, which is in no name.

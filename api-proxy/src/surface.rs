@@ -52,14 +52,10 @@ pub enum Endpoint {
 /// What a caller can ask about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Listing {
-    /// `GET /v1/models`
+    /// `GET /v1/models`, and `GET /v1beta/models` in Gemini's words
     Models,
-    /// `GET /v1/models/{id}`
+    /// `GET /v1/models/{id}`, and `GET /v1beta/models/{id}` in Gemini's words
     Model,
-    /// `GET /v1beta/models`
-    GeminiModels,
-    /// `GET /v1beta/models/{id}`
-    GeminiModel,
     /// `GET /api/tags`
     Tags,
     /// `GET /api/ps`
@@ -97,7 +93,7 @@ pub(crate) const GEMINI_MODEL_PATH: &str = "/v1beta/models/";
 /// Azure's v1 API: behind it stand OpenAI's paths without their `/v1`.
 const AZURE_PATH: &str = "/openai/v1";
 /// Azure's older API: a deployment, then OpenAI's paths without their `/v1`.
-const DEPLOYMENTS_PATH: &str = "/openai/deployments/";
+pub(crate) const DEPLOYMENTS_PATH: &str = "/openai/deployments/";
 
 /// The route of a request; `None` when it is not the proxy's.
 #[must_use]
@@ -121,13 +117,16 @@ fn find(path: &str) -> Option<(Surface, Option<&str>)> {
             _ => None,
         };
     }
-    if let Some(rest) = path.strip_prefix(GEMINI_MODEL_PATH) {
-        return gemini(rest);
+    if let Some((model, endpoint)) = gemini(path) {
+        return Some((Surface::Model(endpoint), Some(model)));
+    }
+    if let Some(model) = path.strip_prefix(GEMINI_MODEL_PATH).filter(|model| !model.is_empty()) {
+        return Some((Surface::Listing(Listing::Model), Some(model)));
     }
     let surface = match path {
         "/v1/messages" => Surface::Model(Endpoint::AnthropicMessages),
         "/v1/messages/count_tokens" => Surface::Model(Endpoint::AnthropicCountTokens),
-        "/v1beta/models" => Surface::Listing(Listing::GeminiModels),
+        "/v1beta/models" => Surface::Listing(Listing::Models),
         "/api/chat" => Surface::Model(Endpoint::OllamaChat),
         "/api/generate" => Surface::Model(Endpoint::OllamaGenerate),
         "/api/embed" => Surface::Model(Endpoint::OllamaEmbed),
@@ -158,17 +157,19 @@ fn openai(rest: &str) -> Option<(Surface, Option<&str>)> {
     Some((surface, None))
 }
 
-/// What stands behind `/v1beta/models/`: a model, and behind the last colon what it is to do.
-fn gemini(rest: &str) -> Option<(Surface, Option<&str>)> {
-    let (model, surface) = match rest.rsplit_once(':') {
-        Some((model, "generateContent")) => (model, Surface::Model(Endpoint::GeminiGenerate)),
-        Some((model, "streamGenerateContent")) => (model, Surface::Model(Endpoint::GeminiStreamGenerate)),
-        Some((model, "countTokens")) => (model, Surface::Model(Endpoint::GeminiCountTokens)),
-        Some((model, "embedContent")) => (model, Surface::Model(Endpoint::GeminiEmbed)),
-        Some((model, "batchEmbedContents")) => (model, Surface::Model(Endpoint::GeminiBatchEmbed)),
-        _ => (rest, Surface::Listing(Listing::GeminiModel)),
+/// A model behind `/v1beta/models/` or `/v1/models/`, and behind its last colon what it is to do.
+fn gemini(path: &str) -> Option<(&str, Endpoint)> {
+    let rest = path.strip_prefix(GEMINI_MODEL_PATH).or_else(|| path.strip_prefix(MODEL_PATH))?;
+    let (model, verb) = rest.rsplit_once(':').filter(|(model, _)| !model.is_empty())?;
+    let endpoint = match verb {
+        "generateContent" => Endpoint::GeminiGenerate,
+        "streamGenerateContent" => Endpoint::GeminiStreamGenerate,
+        "countTokens" => Endpoint::GeminiCountTokens,
+        "embedContent" => Endpoint::GeminiEmbed,
+        "batchEmbedContents" => Endpoint::GeminiBatchEmbed,
+        _ => return None,
     };
-    (!model.is_empty()).then_some((surface, Some(model)))
+    Some((model, endpoint))
 }
 
 impl Surface {
@@ -177,8 +178,8 @@ impl Surface {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Model(endpoint) => endpoint.as_str(),
-            Self::Listing(Listing::Models | Listing::GeminiModels) => "models.list",
-            Self::Listing(Listing::Model | Listing::GeminiModel) => "models.get",
+            Self::Listing(Listing::Models) => "models.list",
+            Self::Listing(Listing::Model) => "models.get",
             Self::Listing(Listing::Tags) => "ollama.tags",
             Self::Listing(Listing::Running) => "ollama.ps",
             Self::Listing(Listing::Version) => "ollama.version",
@@ -293,7 +294,7 @@ pub(crate) fn protocol_at(path: &str) -> Protocol {
         Protocol::Ollama
     } else if path == "/v1/messages" || path.starts_with("/v1/messages/") {
         Protocol::Anthropic
-    } else if path.starts_with("/v1beta/") && !path.starts_with("/v1beta/openai/") {
+    } else if gemini(path).is_some() || path.starts_with("/v1beta/") && !path.starts_with("/v1beta/openai/") {
         Protocol::Gemini
     } else {
         Protocol::Openai
@@ -353,6 +354,8 @@ mod tests {
             (&format!("{gemini}:countTokens"), Endpoint::GeminiCountTokens, Some("gemini-2.5-flash")),
             (&format!("{gemini}:embedContent"), Endpoint::GeminiEmbed, Some("gemini-2.5-flash")),
             (&format!("{gemini}:batchEmbedContents"), Endpoint::GeminiBatchEmbed, Some("gemini-2.5-flash")),
+            ("/v1/models/gemini-2.5-flash:generateContent", Endpoint::GeminiGenerate, Some("gemini-2.5-flash")),
+            ("/v1/models/a:b:countTokens", Endpoint::GeminiCountTokens, Some("a:b")),
             ("/api/chat", Endpoint::OllamaChat, None),
             ("/api/generate", Endpoint::OllamaGenerate, None),
             ("/api/embed", Endpoint::OllamaEmbed, None),
@@ -378,7 +381,6 @@ mod tests {
             "/openai/deployments//chat/completions",
             "/openai/deployments/a/models",
             "/openai/deployments/a/models/b",
-            "/v1beta/models/:generateContent",
             "/v1beta/openai/v1/chat/completions",
             "/api/pull",
             "/api/delete",
@@ -391,8 +393,9 @@ mod tests {
         assert_eq!(surface(&Method::POST, "/api/tags"), None);
         let listing = |path| surface(&Method::GET, path).map(|route| (route.surface, route.model));
         assert_eq!(listing("/v1/models/local/a"), Some((Surface::Listing(Listing::Model), Some("local/a"))));
-        assert_eq!(listing("/v1beta/models/gemini-3"), Some((Surface::Listing(Listing::GeminiModel), Some("gemini-3"))));
-        assert_eq!(listing("/v1beta/models"), Some((Surface::Listing(Listing::GeminiModels), None)));
+        assert_eq!(listing("/v1/models/local/a:1"), Some((Surface::Listing(Listing::Model), Some("local/a:1"))));
+        assert_eq!(listing("/v1beta/models/gemini-3"), Some((Surface::Listing(Listing::Model), Some("gemini-3"))));
+        assert_eq!(listing("/v1beta/models"), Some((Surface::Listing(Listing::Models), None)));
     }
 
     #[test]

@@ -109,11 +109,21 @@ pub(crate) struct Call<'a> {
     pub(crate) name: &'a str,
     /// The caller's own query, for the parts of it that a provider is given.
     pub(crate) query: Option<&'a str>,
-    /// Whether the path named a deployment and the body may name no model.
-    pub(crate) by_path: bool,
+    pub(crate) addressing: Addressing,
     /// The caller's headers.
     pub(crate) headers: &'a HeaderMap,
     pub(crate) body: &'a Content,
+}
+
+/// What the caller's path says beside the endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Addressing {
+    /// Nothing that the body or the model does not say.
+    Usual,
+    /// A deployment, and the body names no model: only who is addressed in the same way can be asked.
+    Deployment,
+    /// Gemini's `v1` instead of `v1beta`.
+    GeminiStable,
 }
 
 /// The head of a provider's answer, and its body to come.

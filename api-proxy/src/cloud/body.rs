@@ -7,6 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use tokio::task::JoinHandle;
 use wire::Content;
@@ -108,14 +109,21 @@ impl Passage {
             next: None,
             stage: Stage::Passing(answer.body),
         };
-        if let Some(first) = answer.first {
-            body.pass(first);
+        match answer.first {
+            Some(first) => body.pass(first),
+            None => body.end_if_over(),
         }
         body
     }
 
     fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Content, Aborted>>> {
         loop {
+            // Before the last bytes: whoever has had a whole answer finds its record.
+            if let Stage::Counting(counting) = &mut self.stage {
+                // The entry settles itself if counting panics.
+                let _ = ready!(Pin::new(counting).poll(cx));
+                self.stage = Stage::Over;
+            }
             if let Some(content) = self.next.take() {
                 return Poll::Ready(Some(Ok(content)));
             }
@@ -125,15 +133,11 @@ impl Passage {
                     Some(Err(why)) => self.break_off(&ProxyError::BrokenOff(why)),
                     None => self.end(),
                 },
-                Stage::Counting(counting) => {
-                    // The entry settles itself if counting panics.
-                    let _ = ready!(Pin::new(counting).poll(cx));
-                    self.stage = Stage::Over;
-                }
                 Stage::Breaking => {
                     self.stage = Stage::Over;
                     return Poll::Ready(Some(Err(Aborted)));
                 }
+                Stage::Counting(_) => {}
                 Stage::Over => return Poll::Ready(None),
             }
         }
@@ -161,7 +165,7 @@ impl Passage {
         while let Some(Ok(_)) = poll_fn(|cx| self.poll_content(cx)).await {}
     }
 
-    fn pass(&mut self, bytes: bytes::Bytes) {
+    fn pass(&mut self, bytes: Bytes) {
         if bytes.is_empty() {
             return;
         }
@@ -176,6 +180,14 @@ impl Passage {
             self.tail = self.tail.after(&bytes);
             self.next = Some(bytes.into());
         }
+        self.end_if_over();
+    }
+
+    /// Whoever sends on an answer of known length never asks for what comes behind its last byte: its end is seen with that.
+    fn end_if_over(&mut self) {
+        if matches!(&self.stage, Stage::Passing(body) if body.has_ended()) {
+            self.end();
+        }
     }
 
     /// All of it has come.
@@ -183,7 +195,8 @@ impl Passage {
         self.stage = Stage::Over;
         let Some(mut flight) = self.flight.take() else { return };
         if let Some(rest) = flight.account.strip.as_mut().and_then(crate::exact::Strip::finish) {
-            self.next = Some(rest.into());
+            let before = self.next.take().unwrap_or_default();
+            self.next = Some(Bytes::from([before.for_routing(), &rest[..]].concat()).into());
         }
         let reading = self.tap.reading();
         let outcome = match self.protocol {

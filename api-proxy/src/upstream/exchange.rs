@@ -195,6 +195,14 @@ impl UpstreamBody {
         }
     }
 
+    /// Whether nothing comes any more, as far as that is known before it is asked for.
+    pub(crate) fn has_ended(&self) -> bool {
+        match &self.source {
+            Source::Stream { body, .. } | Source::Line { body, .. } => body.is_end_stream(),
+            Source::Ended => true,
+        }
+    }
+
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let silence = self.silence.get_or_insert_with(|| Box::pin(sleep(self.idle)));
         if mem::take(&mut self.rewind) {

@@ -10,7 +10,7 @@ use http::{
 };
 use wire::Content;
 
-use super::{Call, dial::Version, headers::pass_request, pool::Sent};
+use super::{Addressing, Call, dial::Version, headers::pass_request, pool::Sent};
 use crate::{
     Model,
     provider::{Channel, Place, ProviderKind},
@@ -63,7 +63,14 @@ impl Address {
         self.channel.provider == model.provider
             && self.channel.kind.place(endpoint).is_some()
             && self.models.as_ref().is_none_or(|models| models.contains(&*model.id))
-            && (!self.is_azure() || self.channel.deployments.contains_key(&*model.id))
+            && self.is_deployed(model)
+    }
+
+    /// Azure has what its customer deployed. Who names no deployment of the v1 API has given them their models' names.
+    fn is_deployed(&self, model: &Model) -> bool {
+        let deployments = &self.channel.deployments;
+        let named_alike = self.channel.kind == ProviderKind::Azure && deployments.is_empty() && self.models.is_some();
+        !self.is_azure() || named_alike || deployments.contains_key(&*model.id)
     }
 
     /// Whether it has them for this request, whose body is passed on as it is.
@@ -72,10 +79,11 @@ impl Address {
             && match self.channel.kind {
                 // The body's `model` is what Azure reads as the deployment.
                 ProviderKind::Azure => {
-                    !call.by_path && self.channel.deployments.get(&*call.model.id).is_some_and(|d| d == call.name)
+                    let deployment = self.channel.deployments.get(&*call.model.id).map_or(&*call.model.id, String::as_str);
+                    call.addressing != Addressing::Deployment && deployment == call.name
                 }
                 ProviderKind::AzureDeployments => true,
-                _ => !call.by_path,
+                _ => call.addressing != Addressing::Deployment,
             }
     }
 
@@ -170,7 +178,11 @@ impl Address {
                 // An alias may have a slash in it, which no segment has; the id is what the provider calls it.
                 let model = segment(call.name).or_else(|| segment(&call.model.id))?;
                 let query = call.query.map(gemini_query).unwrap_or_default();
-                format!("{}/models/{model}{verb}{query}", self.root).parse().ok()
+                let root = match call.addressing {
+                    Addressing::GeminiStable => self.root.strip_suffix("beta").unwrap_or(&self.root),
+                    Addressing::Usual | Addressing::Deployment => &self.root,
+                };
+                format!("{root}/models/{model}{verb}{query}").parse().ok()
             }
             Place::Deployment(path) => {
                 let deployment = segment(self.channel.deployments.get(&*call.model.id)?)?;

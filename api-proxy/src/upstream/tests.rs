@@ -101,7 +101,9 @@ async fn ask(upstream: &Upstream) -> Result<Read, NoAnswer> {
 async fn send(upstream: &Upstream, body: &'static [u8], headers: &HeaderMap) -> Result<UpstreamAnswer, NoAnswer> {
     let (model, body) = (model(), Content::from(Bytes::from_static(body)));
     let endpoint = Endpoint::OpenaiChat;
-    upstream.send(&Call { model: &model, endpoint, name: "gpt-5.5", query: None, by_path: false, headers, body: &body }).await
+    upstream
+        .send(&Call { model: &model, endpoint, name: "gpt-5.5", query: None, addressing: Addressing::Usual, headers, body: &body })
+        .await
 }
 
 fn together(requests: usize) -> Manner {
@@ -184,7 +186,15 @@ fn every_kind_has_its_paths_and_its_key() {
     let body = Content::default();
     let check = |channel: &Channel, endpoint, query, expected: Option<(&str, &str, &str)>| {
         let model = model();
-        let call = Call { model: &model, endpoint, name: "gpt-5.5", query, by_path: false, headers: &no_headers, body: &body };
+        let call = Call {
+            model: &model,
+            endpoint,
+            name: "gpt-5.5",
+            query,
+            addressing: Addressing::Usual,
+            headers: &no_headers,
+            body: &body,
+        };
         let address = Address::new(channel.clone()).unwrap();
         let request = address.takes(&call).then(|| address.request(&call, dial::Version::Http1).unwrap());
         let told = request.as_ref().map(|request| {
