@@ -66,6 +66,32 @@ def sides(run):
     return Sides(direct, lab, run["ollama_is_real"])
 
 
+@dataclass(frozen=True)
+class Cloud:
+    """A provider directly, and through the Lab: the same models under the same names, with each side's own key."""
+
+    direct: Side
+    lab: Side
+
+    def __iter__(self):
+        return iter((self.direct, self.lab))
+
+
+@pytest.fixture(scope="session")
+def cloud(run):
+    """`cloud("anthropic.com")`: both ways to that provider, which is a fake one; without fakes the test is skipped."""
+
+    trust = ssl.create_default_context(cafile=run["ca_file"])
+
+    def choose(provider):
+        if provider not in run.get("providers", {}):
+            pytest.skip("this run has no fake providers")
+        there = run["providers"][provider]
+        return Cloud(Side("direct", there["url"], there["key"], "", trust), Side("lab", run["lab_url"], run["api_key"], "", trust))
+
+    return choose
+
+
 @pytest.fixture(scope="session")
 def models(sides):
     """The name of a local model for each capability that the machine has one for."""

@@ -9,7 +9,7 @@
 //! every other model. The letters work in any model's name.
 
 mod answer;
-mod gate;
+pub(crate) mod gate;
 mod generation;
 mod grammar;
 mod json;
@@ -19,7 +19,7 @@ mod render;
 mod request;
 mod routes;
 mod shape;
-mod text;
+pub(crate) mod text;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -6,6 +6,7 @@ mod backstage;
 pub mod caller;
 pub mod connect_proxy;
 pub mod fake_ollama;
+pub mod fake_provider;
 pub mod fault_proxy;
 pub mod hostile_lab;
 #[cfg(unix)]

@@ -1,4 +1,5 @@
 //! The official clients against a running 1K4: the stack is started as a person starts it, and asked as a person's programs ask.
+//! Behind it are a workstation and fake cloud providers; each suite asks them directly too and compares.
 
 use std::{
     fs::{self, OpenOptions},
@@ -53,7 +54,7 @@ fn on(tally: &mut Tally, [start, python, node, end]: [&'static str; 4], ollama_h
     let mut started = None;
     tally.step(start, || {
         started = Some(Started::start(ollama_host)?);
-        Ok(one_check(true, "`cargo xtask run --json` starts, pairs and lists a model"))
+        Ok(one_check(true, "`cargo xtask run --json --fake-providers` starts, pairs and lists a model"))
     });
     let Some(mut started) = started else { return };
     tally.step(python, || python_tests(&started, filter));
@@ -72,7 +73,7 @@ struct Started {
 impl Started {
     fn start(ollama_host: &str) -> anyhow::Result<Self> {
         let mut run = Command::new(std::env::current_exe()?);
-        run.args(["run", "--json"]).env("OLLAMA_HOST", ollama_host).stdin(Stdio::null()).stdout(Stdio::piped());
+        run.args(["run", "--json", "--fake-providers"]).env("OLLAMA_HOST", ollama_host).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut run = run.spawn().context("`cargo xtask run` cannot be started")?;
         let mut text = String::new();
         BufReader::new(run.stdout.as_mut().context("no output")?).read_line(&mut text)?;
@@ -140,7 +141,7 @@ fn node_tests(started: &Started, filter: Option<&str>) -> anyhow::Result<Counts>
     if let Some(filter) = filter {
         node.arg(format!("--test-name-pattern={filter}"));
     }
-    let counts = tally::counted(node.arg("openai.test.mjs"), tally::tap)?;
+    let counts = tally::counted(node.args(["openai.test.mjs", "cloud.test.mjs"]), tally::tap)?;
     // To node, a test that was not asked for is a skipped one.
     Ok(if filter.is_some() { Counts { skipped: 0, ..counts } } else { counts })
 }

@@ -17,6 +17,9 @@ pub(crate) struct Args {
     /// Print one line of JSON for programs, and nothing else on standard output
     #[arg(long)]
     json: bool,
+    /// Also start fake cloud providers, and let the Lab ask them
+    #[arg(long)]
+    fake_providers: bool,
 }
 
 /// Starts it, says how to use it, holds it.
@@ -26,7 +29,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let programs = Programs::build(Profile::Dev)?;
     let stop = Stop::listen()?;
     eprintln!("Starting the Lab and the bridge, and pairing them …");
-    let mut stack = Stack::start(&programs, &Wanted::Real, "", &stop)?;
+    let mut stack = if args.fake_providers {
+        Stack::start_with_fake_providers(&programs, &Wanted::Real, &stop)?
+    } else {
+        Stack::start(&programs, &Wanted::Real, "", &stop)?
+    };
     let mut out = std::io::stdout().lock();
     if args.json {
         writeln!(out, "{}", stack.as_json())?;

@@ -14,6 +14,7 @@ use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::{
+    cloud::Cloud,
     curl::{self, Question},
     home::{self, Programs},
     service::Service,
@@ -24,6 +25,8 @@ use crate::{
 const START: Duration = Duration::from_secs(60);
 /// The workstation's name in the Lab.
 const WORKSTATION: &str = "workstation";
+/// What the one user may spend where there are providers, in credits: more than any suite does.
+const CREDITS: &str = "1000";
 
 /// Which Ollama the bridge is to share.
 pub(crate) enum Wanted<'a> {
@@ -38,6 +41,7 @@ pub(crate) struct Stack {
     bridge: Service,
     lab: Service,
     ollama: Ollama,
+    cloud: Option<Cloud>,
     access: Access,
     _state: StateDir,
 }
@@ -63,9 +67,31 @@ impl Stack {
     /// Starts all of it and waits until a model can be asked. `policy` is the owner's, as TOML lines.
     pub(crate) fn start(programs: &Programs, wanted: &Wanted<'_>, policy: &str, stop: &Stop) -> anyhow::Result<Self> {
         let state = StateDir::new()?;
+        Self::start_in(state, None, programs, wanted, policy, stop)
+    }
+
+    /// The same with fake cloud providers, and a user who has credits for them.
+    pub(crate) fn start_with_fake_providers(programs: &Programs, wanted: &Wanted<'_>, stop: &Stop) -> anyhow::Result<Self> {
+        let state = StateDir::new()?;
+        let cloud = Cloud::start(programs, state.log("fake-provider"), stop)?;
+        Self::start_in(state, Some(cloud), programs, wanted, "", stop)
+    }
+
+    fn start_in(
+        state: StateDir,
+        cloud: Option<Cloud>,
+        programs: &Programs,
+        wanted: &Wanted<'_>,
+        policy: &str,
+        stop: &Stop,
+    ) -> anyhow::Result<Self> {
         let ollama = Ollama::find_or_start(programs, wanted, &state, stop)?;
-        let mut lab = Lab::start(programs, &state, stop)?;
+        let config = cloud.as_ref().map(|cloud| cloud.configure(&state.make("providers")?)).transpose()?;
+        let mut lab = Lab::start(programs, config, &state, stop)?;
         let api_key = lab.make_key()?;
+        if cloud.is_some() {
+            lab.admin(&["credits", "grant", CREDITS])?;
+        }
         let bridge = Bridge { program: programs.path("1k4-bridge")?, dir: state.make("bridge")?, ollama: &ollama.url };
         bridge.configure(&lab, policy)?;
         bridge.log_in(&lab)?;
@@ -75,10 +101,11 @@ impl Stack {
         let model = bridge.until(stop, START, "the Lab to list the bridge's models", |_| {
             lab.service.ensure_runs()?;
             let listed = curl::ask(&question)?.and_then(|answer| serde_json::from_str::<Value>(&answer.body).ok());
-            Ok(listed.and_then(|list| list["data"][0]["id"].as_str().map(str::to_owned)))
+            let ids = listed.iter().flat_map(|list| list["data"].as_array()).flatten().filter_map(|model| model["id"].as_str());
+            Ok(ids.into_iter().find(|id| id.starts_with("local/")).map(str::to_owned))
         })?;
         let access = Access { lab_url: lab.url, api_key, ca_file: lab.ca_file, model };
-        Ok(Self { bridge, lab: lab.service, ollama, access, _state: state })
+        Ok(Self { bridge, lab: lab.service, ollama, cloud, access, _state: state })
     }
 
     /// How a client gets in.
@@ -103,14 +130,18 @@ impl Stack {
 
     /// What a program that uses it has to know.
     pub(crate) fn as_json(&self) -> Value {
-        json!({
+        let mut line = json!({
             "lab_url": self.access.lab_url,
             "api_key": self.access.api_key,
             "ca_file": self.access.ca_file,
             "ollama_url": self.ollama.url,
             "ollama_is_real": self.ollama_is_real(),
             "bridge": WORKSTATION,
-        })
+        });
+        if let Some(cloud) = &self.cloud {
+            line["providers"] = cloud.as_json();
+        }
+        line
     }
 
     /// Stays until somebody asks to stop; fails when one of the processes ends before.
@@ -119,6 +150,7 @@ impl Stack {
             self.bridge.ensure_runs()?;
             self.lab.ensure_runs()?;
             self.ollama.fake.as_mut().map_or(Ok(()), Service::ensure_runs)?;
+            self.cloud.as_mut().map_or(Ok(()), Cloud::ensure_runs)?;
         }
         Ok(())
     }
@@ -192,6 +224,8 @@ pub(crate) fn version(url: &str) -> anyhow::Result<Option<String>> {
 
 struct Lab<'a> {
     program: &'a Path,
+    /// Its configuration, where it has one.
+    config: Option<PathBuf>,
     dir: PathBuf,
     service: Service,
     url: String,
@@ -199,19 +233,22 @@ struct Lab<'a> {
 }
 
 impl<'a> Lab<'a> {
-    fn start(programs: &'a Programs, state: &StateDir, stop: &Stop) -> anyhow::Result<Self> {
+    fn start(programs: &'a Programs, config: Option<PathBuf>, state: &StateDir, stop: &Stop) -> anyhow::Result<Self> {
         let program = programs.path("1k4-lab")?;
         let dir = state.make("lab")?;
         let port = free_port()?;
         let url = format!("https://localhost:{port}");
         let mut serve = Command::new(program);
         serve.arg("serve").args(["--listen", &format!("127.0.0.1:{port}"), "--public-url", &url]).arg("--data-dir").arg(&dir);
+        if let Some(config) = &config {
+            serve.arg("--config").arg(config);
+        }
         let mut service = Service::start("the Lab", &mut serve, state.log("lab"))?;
         let ca_file = dir.join("ca.pem");
         service.until(stop, START, "the Lab to answer", |_| {
             Ok(curl::ask(&Question { url: &url, ca_file: Some(&ca_file), ..Question::default() })?.map(drop))
         })?;
-        Ok(Self { program, dir, service, url, ca_file })
+        Ok(Self { program, config, dir, service, url, ca_file })
     }
 
     /// A user, a project and a key.
@@ -223,16 +260,12 @@ impl<'a> Lab<'a> {
     }
 
     fn admin(&self, words: &[&str]) -> anyhow::Result<Value> {
-        let output = Command::new(self.program)
-            .arg("admin")
-            .args(words)
-            .arg("--json")
-            .arg("--data-dir")
-            .arg(&self.dir)
-            .stdin(Stdio::null())
-            .stderr(Stdio::inherit())
-            .output()
-            .context("1k4-lab cannot be started")?;
+        let mut admin = Command::new(self.program);
+        admin.arg("admin").args(words).arg("--json").arg("--data-dir").arg(&self.dir);
+        if let Some(config) = &self.config {
+            admin.arg("--config").arg(config);
+        }
+        let output = admin.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("1k4-lab cannot be started")?;
         ensure!(output.status.success(), "`1k4-lab admin {}` failed ({})", words.join(" "), output.status);
         serde_json::from_slice(&output.stdout).with_context(|| format!("`1k4-lab admin {}` printed no JSON", words.join(" ")))
     }
@@ -301,10 +334,10 @@ impl Bridge<'_> {
 }
 
 /// Where everything of one run lies; gone when it ends.
-struct StateDir(PathBuf);
+pub(crate) struct StateDir(PathBuf);
 
 impl StateDir {
-    fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         let path = home::target().join("run").join(std::process::id().to_string());
         if path.exists() {
             // Left by a process of the same number that was killed.
@@ -314,13 +347,13 @@ impl StateDir {
         Ok(Self(path))
     }
 
-    fn make(&self, name: &str) -> anyhow::Result<PathBuf> {
+    pub(crate) fn make(&self, name: &str) -> anyhow::Result<PathBuf> {
         let path = self.0.join(name);
         private_dir(&path)?;
         Ok(path)
     }
 
-    fn log(&self, name: &str) -> PathBuf {
+    pub(crate) fn log(&self, name: &str) -> PathBuf {
         self.0.join(format!("{name}.log"))
     }
 }
@@ -339,7 +372,7 @@ fn private_dir(path: &Path) -> anyhow::Result<()> {
 }
 
 /// A port that is free now. The Lab has to know its own address before it listens.
-fn free_port() -> anyhow::Result<u16> {
+pub(crate) fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 

@@ -10,7 +10,7 @@ use crate::locked;
 
 /// Where a generation can be held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Point {
+pub(crate) enum Point {
     /// After its request was read, before its headers.
     Headers,
     /// Before the token of that number, counted from 0; the number of tokens is the final chunk's.
@@ -19,7 +19,7 @@ pub(super) enum Point {
 
 /// The holds of one fake.
 #[derive(Debug)]
-pub(super) struct Gates {
+pub(crate) struct Gates {
     /// Whether there are any: the benchmark asks once for each token.
     armed: AtomicBool,
     holds: Mutex<Vec<(String, Point)>>,
@@ -27,24 +27,24 @@ pub(super) struct Gates {
 }
 
 impl Gates {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { armed: AtomicBool::new(false), holds: Mutex::default(), released: watch::Sender::new(0) }
     }
 
-    pub(super) fn add(&self, model: String, point: Point) {
+    pub(crate) fn add(&self, model: String, point: Point) {
         locked(&self.holds).push((model, point));
         self.armed.store(true, Ordering::SeqCst);
     }
 
     /// Lets everything go on, and forgets all holds.
-    pub(super) fn release(&self) {
+    pub(crate) fn release(&self) {
         locked(&self.holds).clear();
         self.armed.store(false, Ordering::SeqCst);
         self.released.send_modify(|times| *times += 1);
     }
 
     /// What to wait for at that point, if anything.
-    pub(super) fn hold(&self, model: &str, point: Point) -> Option<impl Future<Output = ()> + Send + 'static> {
+    pub(crate) fn hold(&self, model: &str, point: Point) -> Option<impl Future<Output = ()> + Send + 'static> {
         if !self.armed.load(Ordering::SeqCst) {
             return None;
         }

@@ -33,7 +33,7 @@ const PIECES: [&str; 24] = [
 
 /// Where the tokens of an answer come from.
 #[derive(Debug, Clone)]
-pub(super) enum Voice {
+pub(crate) enum Voice {
     /// The benchmark's: a space, the token's number, then `x` up to the size. Needs no escaping.
     Plain { size: usize },
     /// Many scripts, from a seed; the first token quotes the start of the question.
@@ -44,7 +44,7 @@ pub(super) enum Voice {
 
 impl Voice {
     /// Appends token `index`.
-    pub(super) fn push(&self, index: u32, out: &mut String) {
+    pub(crate) fn push(&self, index: u32, out: &mut String) {
         let start = out.len();
         match self {
             Self::Plain { size } => {
@@ -69,7 +69,7 @@ impl Voice {
     }
 
     /// The first tokens together.
-    pub(super) fn text(&self, tokens: u32) -> String {
+    pub(crate) fn text(&self, tokens: u32) -> String {
         let mut out = String::new();
         for index in 0..tokens {
             self.push(index, &mut out);
@@ -85,18 +85,18 @@ fn pad(out: &mut String, start: usize, size: usize, with: char) {
 }
 
 /// The start of a question, as an answer quotes it.
-pub(super) fn quote(question: &str) -> String {
+pub(crate) fn quote(question: &str) -> String {
     question.chars().take(32).collect()
 }
 
 /// Text in tokens of a few characters.
-pub(super) fn tokens_of(text: &str) -> Vec<String> {
+pub(crate) fn tokens_of(text: &str) -> Vec<String> {
     let characters: Vec<char> = text.chars().collect();
     characters.chunks(5).map(|chunk| chunk.iter().collect()).collect()
 }
 
 /// A number that depends on all of the parts.
-pub(super) fn seed(parts: &[&[u8]]) -> u64 {
+pub(crate) fn seed(parts: &[&[u8]]) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for part in parts {
         for byte in part.iter().chain(&[0xff]) {
@@ -107,7 +107,7 @@ pub(super) fn seed(parts: &[&[u8]]) -> u64 {
 }
 
 /// Number `index` of the sequence that starts at `seed` (splitmix64).
-pub(super) const fn mix(seed: u64, index: u64) -> u64 {
+pub(crate) const fn mix(seed: u64, index: u64) -> u64 {
     let mut z = seed.wrapping_add((index + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -116,7 +116,7 @@ pub(super) const fn mix(seed: u64, index: u64) -> u64 {
 
 /// A value that satisfies a JSON schema, as far as types, enums, constants, `anyOf`, `$ref` into `$defs`, required and
 /// listed properties, and smallest lengths go.
-pub(super) fn satisfying(schema: &Value, seed: u64) -> Value {
+pub(crate) fn satisfying(schema: &Value, seed: u64) -> Value {
     walk(schema, schema, seed, 0)
 }
 
