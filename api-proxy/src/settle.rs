@@ -35,7 +35,8 @@ pub(crate) struct Arrival {
 
 impl Arrival {
     pub(crate) fn now() -> Self {
-        Self { request: RequestId::random(), time: SystemTime::now(), instant: Instant::now() }
+        let time = SystemTime::now();
+        Self { request: RequestId::at(time), time, instant: Instant::now() }
     }
 }
 

@@ -42,7 +42,7 @@ use crate::{
     account::revocation::Revocations,
     store::{Rates, RequestRecord, Scope, Settlement, Store, StoreError, now_ms},
 };
-use journal::Journal;
+use journal::{Journal, Reserved};
 use keys::{Keys, KnownKey};
 use limits::Limits;
 use money::{Ended, Money, NotHeld};
@@ -61,8 +61,6 @@ const PURGE_EVERY: Duration = Duration::from_secs(600);
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// When what running requests have set aside is worth another try: an answer takes about as long.
 const WHEN_IN_FLIGHT_S: u32 = 1;
-/// The status of a record whose request never got to its answer; nobody got to see it.
-const INTERRUPTED_STATUS: i32 = 499;
 
 /// The Lab's [`api_proxy::Meter`]. Its tasks end with the last clone.
 #[derive(Clone)]
@@ -263,7 +261,22 @@ impl Inner {
             give_back();
             Refused::TooFast(too_fast)
         })?;
-        if let Err(error) = self.journal.reserve(ask.request, &asked(caller, ask)) {
+        let (model, provider) = match ask.model {
+            AskedModel::Local(name) => (name.as_str(), None),
+            AskedModel::Cloud(model) => (&*model.id, Some(model.provider.as_str())),
+        };
+        let reserved = Reserved {
+            id: &ask.request,
+            time: millis(ask.time),
+            model,
+            operation: ask.surface.as_str(),
+            provider,
+            user: &caller.user,
+            project: &caller.project,
+            key: caller.key.as_str(),
+            stream: ask.stream,
+        };
+        if let Err(error) = self.journal.reserve(&reserved) {
             give_back();
             self.limits.correct_tokens(caller, ask.most_tokens, 0);
             self.journal_failed(&error);
@@ -342,35 +355,6 @@ fn allows(key: &KnownKey, model: AskedModel<'_>) -> bool {
         _ if key.terms.models.is_none() => true,
         AskedModel::Local(name) => key.terms.allow_model(&format!("local/{name}")),
         AskedModel::Cloud(model) => key.terms.allow_model(&model.id),
-    }
-}
-
-/// The record that a request leaves if this process ends before it does.
-fn asked(caller: &Caller, ask: &Ask<'_>) -> RequestRecord {
-    let (model, provider) = match ask.model {
-        AskedModel::Local(name) => (name.to_string(), None),
-        AskedModel::Cloud(model) => (model.id.to_string(), Some(model.provider.as_str().to_owned())),
-    };
-    RequestRecord {
-        id: ask.request.to_string(),
-        time: millis(ask.time),
-        model,
-        operation: ask.surface.as_str().to_owned(),
-        device: None,
-        provider,
-        input_tokens: None,
-        output_tokens: None,
-        cost_nano: 0,
-        user: caller.user.to_string(),
-        project: caller.project.to_string(),
-        key: caller.key.to_string(),
-        latency_ms: 0,
-        first_token_ms: None,
-        stream: ask.stream,
-        status: INTERRUPTED_STATUS,
-        outcome: "interrupted".to_owned(),
-        estimated: false,
-        prices: None,
     }
 }
 

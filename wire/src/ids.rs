@@ -1,6 +1,6 @@
-//! Identities that travel: 128 random bits with a prefix that says what they name.
+//! Identities that travel: 128 bits with a prefix that says what they name, random but for a request's, which begins with its time.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::SystemTime};
 
 use data_encoding::{Encoding, Specification};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -92,6 +92,25 @@ random_id!(
     RequestId, "req_", "request"
 );
 
+impl RequestId {
+    /// A fresh one for a request that came at that time: 48 bits of milliseconds since 1970, then 80 random ones, as in a UUID of
+    /// version 7.
+    ///
+    /// Each request becomes rows under its id. In the order of time they are written side by side; random ones touch a page of the
+    /// index each, which was measured to cost a database of 300,000 records 30 us a record instead of 4.5.
+    ///
+    /// # Panics
+    /// When the operating system has no randomness to give, as for every other identity.
+    #[must_use]
+    pub fn at(time: SystemTime) -> Self {
+        let Self(mut bytes) = Self::random();
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let millis = u64::try_from(since.as_millis()).unwrap_or_default();
+        bytes[..6].copy_from_slice(&millis.to_be_bytes()[2..]);
+        Self(bytes)
+    }
+}
+
 /// RFC 4648 "base32hex" in lower case without padding: sorts like the bytes and survives being read aloud.
 fn base32() -> &'static Encoding {
     #[expect(clippy::expect_used, reason = "a constant alphabet of 32 distinct symbols")]
@@ -113,6 +132,15 @@ mod tests {
         assert_eq!(id.to_string().parse(), Ok(id));
         assert_eq!(id.to_string().len(), 30);
         assert_eq!(serde_json::from_str::<DeviceId>(&serde_json::to_string(&id).unwrap()).unwrap(), id);
+    }
+
+    #[test]
+    fn requests_sort_by_their_time() {
+        let at = |millis| RequestId::at(SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(millis)).to_string();
+        let (first, second, third) = (at(1_763_664_180_000), at(1_763_664_180_001), at(1_900_000_000_000));
+        assert!(first < second && second < third, "{first} {second} {third}");
+        assert_ne!(at(7), at(7));
+        assert!(first.starts_with("req_0"));
     }
 
     #[test]

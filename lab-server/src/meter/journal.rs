@@ -17,7 +17,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use wire::RequestId;
+use wire::{ProjectId, RequestId, UserId};
 
 use crate::store::{Charge, RequestRecord, Settlement, StoreError, make_private_dir};
 
@@ -105,17 +105,77 @@ struct Active {
     size: u64,
 }
 
+/// A request for which something is set aside: what its record would say if this process ended before it does. Everything is
+/// borrowed, because it is written for each request and almost never read.
+#[derive(Serialize)]
+pub(super) struct Reserved<'a> {
+    pub(super) id: &'a RequestId,
+    /// Milliseconds since 1970.
+    pub(super) time: i64,
+    pub(super) model: &'a str,
+    pub(super) operation: &'static str,
+    pub(super) provider: Option<&'a str>,
+    pub(super) user: &'a UserId,
+    pub(super) project: &'a ProjectId,
+    pub(super) key: &'a str,
+    pub(super) stream: bool,
+}
+
+/// The same, as it is read.
+#[derive(Deserialize)]
+struct OwnedReserved {
+    id: String,
+    time: i64,
+    model: String,
+    operation: String,
+    provider: Option<String>,
+    user: String,
+    project: String,
+    key: String,
+    stream: bool,
+}
+
+/// The status of a record whose request never got to its answer; nobody got to see it.
+const INTERRUPTED_STATUS: i32 = 499;
+
+impl OwnedReserved {
+    fn interrupted(self) -> RequestRecord {
+        let Self { id, time, model, operation, provider, user, project, key, stream } = self;
+        RequestRecord {
+            id,
+            time,
+            model,
+            operation,
+            device: None,
+            provider,
+            input_tokens: None,
+            output_tokens: None,
+            cost_nano: 0,
+            user,
+            project,
+            key,
+            latency_ms: 0,
+            first_token_ms: None,
+            stream,
+            status: INTERRUPTED_STATUS,
+            outcome: "interrupted".to_owned(),
+            estimated: false,
+            prices: None,
+        }
+    }
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Line<'a> {
-    Reserved(&'a RequestRecord),
+    Reserved(&'a Reserved<'a>),
     Settled(&'a Settlement),
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum OwnedLine {
-    Reserved(RequestRecord),
+    Reserved(OwnedReserved),
     Settled(Settlement),
 }
 
@@ -145,11 +205,11 @@ impl Journal {
     }
 
     /// Writes that something is set aside for a request.
-    pub(super) fn reserve(&self, request: RequestId, record: &RequestRecord) -> io::Result<()> {
-        let line = line(&Line::Reserved(record))?;
+    pub(super) fn reserve(&self, reserved: &Reserved<'_>) -> io::Result<()> {
+        let line = line(&Line::Reserved(reserved))?;
         let mut state = self.state();
         let number = state.append(&self.dir, &line)?;
-        state.reserved.insert(request, number);
+        state.reserved.insert(*reserved.id, number);
         Ok(())
     }
 
@@ -294,7 +354,7 @@ fn segments(dir: &Path) -> io::Result<Vec<u64>> {
 
 fn replay(dir: &Path, segments: Vec<u64>) -> Result<Replay, JournalError> {
     let mut settled = Vec::new();
-    let mut running: HashMap<String, RequestRecord> = HashMap::new();
+    let mut running: HashMap<String, OwnedReserved> = HashMap::new();
     for number in &segments {
         let path = path(dir, *number);
         let text = std::fs::read(&path).map_err(|source| JournalError::File { path: path.clone(), source })?;
@@ -307,8 +367,8 @@ fn replay(dir: &Path, segments: Vec<u64>) -> Result<Replay, JournalError> {
                 (0, FORMAT) => {}
                 (0, _) => return Err(damaged(1)),
                 _ => match parse(line).ok_or_else(|| damaged(n + 1))? {
-                    OwnedLine::Reserved(record) => {
-                        running.insert(record.id.clone(), record);
+                    OwnedLine::Reserved(reserved) => {
+                        running.insert(reserved.id.clone(), reserved);
                     }
                     OwnedLine::Settled(settlement) => settled.push(settlement),
                 },
@@ -318,7 +378,8 @@ fn replay(dir: &Path, segments: Vec<u64>) -> Result<Replay, JournalError> {
     for settlement in &settled {
         running.remove(&settlement.record.id);
     }
-    let interrupted = running.into_values().map(|record| Settlement { record, charge: Charge::Nothing }).collect();
+    let interrupted =
+        running.into_values().map(|reserved| Settlement { record: reserved.interrupted(), charge: Charge::Nothing }).collect();
     Ok(Replay { settled, interrupted, segments })
 }
 
@@ -373,6 +434,21 @@ mod tests {
         (settlement.record.id.parse().unwrap(), settlement)
     }
 
+    fn set_aside(journal: &Journal, id: RequestId, record: &RequestRecord) -> io::Result<()> {
+        let (user, project) = (record.user.parse().unwrap(), record.project.parse().unwrap());
+        journal.reserve(&Reserved {
+            id: &id,
+            time: record.time,
+            model: &record.model,
+            operation: "ollama.chat",
+            provider: record.provider.as_deref(),
+            user: &user,
+            project: &project,
+            key: &record.key,
+            stream: record.stream,
+        })
+    }
+
     #[tokio::test]
     async fn what_was_written_is_read_again_until_it_is_forgotten() {
         let folder = Folder::new();
@@ -380,7 +456,7 @@ mod tests {
         let (journal, replay) = Journal::open(&folder.0).await.unwrap();
         assert_eq!(replay, Replay::default());
         for (request, settlement) in [&settled, &interrupted] {
-            journal.reserve(*request, &settlement.record).unwrap();
+            set_aside(&journal, *request, &settlement.record).unwrap();
         }
         journal.settle(settled.0, &settled.1).1.unwrap();
         drop(journal);
@@ -388,9 +464,20 @@ mod tests {
         let mut torn = OpenOptions::new().append(true).open(path(&folder.0, 0)).unwrap();
         torn.write_all(b"00000000 {\"reserved").unwrap();
 
+        let record = RequestRecord {
+            device: None,
+            input_tokens: None,
+            latency_ms: 0,
+            first_token_ms: None,
+            status: 499,
+            outcome: "interrupted".into(),
+            prices: None,
+            ..interrupted.1.record.clone()
+        };
+        let expected = Settlement { record, charge: Charge::Nothing };
         for _ in 0..2 {
             let (_, replay) = Journal::open(&folder.0).await.unwrap();
-            assert_eq!((&replay.settled[..], &replay.interrupted[..]), (&[settled.1.clone()][..], &[interrupted.1.clone()][..]));
+            assert_eq!((&replay.settled[..], &replay.interrupted[..]), (&[settled.1.clone()][..], std::slice::from_ref(&expected)));
         }
         let (journal, replay) = Journal::open(&folder.0).await.unwrap();
         journal.forget(&replay).unwrap();
@@ -414,8 +501,8 @@ mod tests {
         let folder = Folder::new();
         let (journal, _) = Journal::open(&folder.0).await.unwrap();
         let (long, short) = (settlement(), settlement());
-        journal.reserve(long.0, &long.1.record).unwrap();
-        journal.reserve(short.0, &short.1.record).unwrap();
+        set_aside(&journal, long.0, &long.1.record).unwrap();
+        set_aside(&journal, short.0, &short.1.record).unwrap();
         journal.renew().unwrap();
         let place = journal.settle(short.0, &short.1).0;
         assert_eq!(place, Place { reserved: Some(0), settled: Some(1) });
@@ -457,7 +544,7 @@ mod tests {
         let (first, second) = (settlement(), settlement());
         journal.settle(first.0, &first.1).1.unwrap();
         journal.fill_disk();
-        let refused = journal.reserve(second.0, &second.1.record).unwrap_err();
+        let refused = set_aside(&journal, second.0, &second.1.record).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
         assert!(journal.state().active.is_none());
         journal.renew().unwrap();

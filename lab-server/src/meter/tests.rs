@@ -509,7 +509,7 @@ async fn a_journal_that_cannot_be_read_is_refused() {
     let file = std::fs::read_dir(journal(&scratch)).unwrap().map(|file| file.unwrap().path());
     let file = file.filter(|path| path.extension().is_some_and(|extension| extension == "journal")).max().unwrap();
     let text = std::fs::read_to_string(&file).unwrap();
-    std::fs::write(&file, text.replace("interrupted", "intersupted")).unwrap();
+    std::fs::write(&file, text.replace("\"reserved\"", "\"reversed\"")).unwrap();
     let revocations = Revocations::follow(scratch.store.clone()).await.unwrap();
     let error = try_start(&scratch, revocations.clone()).await.unwrap_err();
     let sentence = format!(
