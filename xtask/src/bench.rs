@@ -1,12 +1,14 @@
-//! `cargo xtask bench`: the way through the Lab beside the direct one, in one run, interleaved.
+//! `cargo xtask bench`: the ways through the Lab beside the direct ones, each compared in one run, interleaved.
 //!
-//! Direct is the load generator to the fake Ollama. The path is the load generator, TLS, the Lab with key and record, the link, the
-//! bridge, the same fake Ollama. All share this machine's cores, so a ratio also says what the path's own work costs.
+//! Everything shares this machine's cores, so a ratio also says what a way's own work costs.
+
+mod link;
+mod nginx;
+mod proxy;
 
 use std::{
     fs,
     process::{Command, ExitCode, Stdio},
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
@@ -16,8 +18,6 @@ use serde_json::Value;
 use crate::{
     home::{Profile, Programs},
     packages,
-    service::Service,
-    stack::{Stack, Wanted},
     stop::Stop,
 };
 
@@ -27,37 +27,54 @@ pub(crate) struct Args {
     /// One short round of each: shows that the measurements work, not how fast anything is
     #[arg(long)]
     quick: bool,
+    /// Measure this part alone
+    #[arg(value_enum)]
+    part: Option<Part>,
 }
 
-/// Sixteen tokens, as fast as they can be written.
-const SMALL: &str = "fake-n16";
-/// A hundred tokens, as fast as they can be written.
-const STREAM: &str = "fake-n100";
-/// A hundred tokens, one each 10 ms: what a good graphics card does.
-const PACED: &str = "fake-n100-d10000";
-/// More than any measurement has at once, so that no owner's limit is what is measured.
-const POLICY: &str = "max_concurrent = 1024\nmax_queued = 1024\n";
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// The way through a bridge to a workstation
+    Link,
+    /// The way to a cloud provider, beside nginx
+    Proxy,
+}
+
+impl Part {
+    const ALL: [Self; 2] = [Self::Link, Self::Proxy];
+
+    const fn title(self) -> &'static str {
+        match self {
+            Self::Link => "To a workstation, through the Lab and a bridge",
+            Self::Proxy => "To a cloud provider, through the Lab",
+        }
+    }
+}
 
 /// Measures and prints the table. A missed target is a finding, not an error; a failed request is one.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let parts = args.part.map_or_else(|| Part::ALL.to_vec(), |part| vec![part]);
     packages::provide(packages::TO_RUN)?;
+    if parts.contains(&Part::Proxy) {
+        packages::provide(packages::TO_BENCH)?;
+    }
     eprintln!("Building for release …");
     let programs = Programs::build(Profile::Release)?;
     allow_many_sockets()?;
     let stop = Stop::listen()?;
-    let stack = Stack::start(&programs, &Wanted::Fake(&[SMALL, STREAM, PACED]), POLICY, &stop)?;
-    let (_, bridge) = stack.ids();
-    // The link is up and its first snapshot is out: from here on an idle bridge only beats.
-    stop.wait(if args.quick { Duration::from_secs(1) } else { Duration::from_secs(10) })?;
-    let mut rows = vec![Row::at_most("bridge, resident memory when idle", "MiB", 15.0, resident_mib(bridge)?)];
+    let generator = Generator { programs: &programs, quick: args.quick };
     let mut failed = 0;
-    for measure in [one_caller, first_token, many_callers, many_streams, paced_streams, no_stall] {
-        stop.wait(Duration::ZERO)?;
-        failed += measure(&Bench { programs: &programs, stack: &stack, quick: args.quick }, &mut rows)?;
+    let mut tables = Vec::new();
+    for part in parts {
+        let findings = match part {
+            Part::Link => link::measure(&generator, &stop)?,
+            Part::Proxy => proxy::measure(&generator, &stop)?,
+        };
+        failed += findings.failed;
+        tables.push((part.title(), findings.rows));
     }
-    drop(stack);
-    rows.extend(fleet(&programs, args.quick, &stop)?);
-    print(&rows, args.quick);
+    print(&tables, args.quick);
     if failed > 0 {
         eprintln!("{failed} requests failed: the figures above are not to be trusted");
         return Ok(ExitCode::FAILURE);
@@ -65,35 +82,38 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-struct Bench<'a> {
+/// What came of a part.
+struct Findings {
+    rows: Vec<Row>,
+    failed: u64,
+}
+
+/// The load generator, and how long it is run.
+struct Generator<'a> {
     programs: &'a Programs,
-    stack: &'a Stack,
     quick: bool,
 }
 
-impl Bench<'_> {
-    /// Runs the load generator on both ways in turn; its answer has the direct target first.
-    fn load(&self, model: &str, words: &[&str], seconds: &str) -> anyhow::Result<Report> {
-        let access = self.stack.access();
-        let key_file = access.ca_file.with_file_name("bench-key");
-        fs::write(&key_file, &access.api_key)?;
-        let direct = format!("direct {}/v1/chat/completions", self.stack.ollama_url());
-        let path = format!(
-            "path {}/v1/chat/completions model=local/{model} key-file={} ca={}",
-            access.lab_url,
-            key_file.display(),
-            access.ca_file.display()
-        );
+impl Generator<'_> {
+    /// Asks all targets in turn, `seconds` each, for five rounds. The first is what the others are compared with.
+    fn measure(&self, targets: &[&str], model: &str, words: &[&str], seconds: &str) -> anyhow::Result<Report> {
         let (rounds, seconds) = if self.quick { ("1", "0.5") } else { ("5", seconds) };
-        let output = Command::new(self.programs.path("load")?)
-            .args(["--target", &direct, "--target", &path, "--model", model, "--rounds", rounds, "--seconds", seconds])
+        let output = self
+            .command(targets, model)?
+            .args(["--rounds", rounds, "--seconds", seconds])
             .args(words)
             .stdin(Stdio::null())
             .stderr(Stdio::inherit())
             .output()
             .context("the load generator cannot be started")?;
         ensure!(output.status.success(), "the load generator failed ({})", output.status);
-        Ok(Report(serde_json::from_slice(&output.stdout).context("the load generator printed no JSON")?))
+        Report::parse(&output.stdout)
+    }
+
+    fn command(&self, targets: &[&str], model: &str) -> anyhow::Result<Command> {
+        let mut command = Command::new(self.programs.path("load")?);
+        command.args(targets.iter().flat_map(|target| ["--target", target])).args(["--model", model]);
+        Ok(command)
     }
 }
 
@@ -101,108 +121,26 @@ impl Bench<'_> {
 struct Report(Value);
 
 impl Report {
+    fn parse(text: &[u8]) -> anyhow::Result<Self> {
+        Ok(Self(serde_json::from_slice(text).context("the load generator printed no JSON")?))
+    }
+
     fn number(&self, pointer: &str) -> anyhow::Result<f64> {
         self.0.pointer(pointer).and_then(Value::as_f64).with_context(|| format!("the load generator's report has no {pointer}"))
     }
 
     fn failed(&self) -> anyhow::Result<u64> {
         let mut failed = 0.0;
-        for target in ["/targets/0", "/targets/1"] {
-            let errors = self.number(&format!("{target}/errors"))?;
+        for target in 0..self.0["targets"].as_array().map_or(0, Vec::len) {
+            let errors = self.number(&format!("/targets/{target}/errors"))?;
             if errors > 0.0 {
-                eprintln!("{errors} errors: {}", self.0.pointer(&format!("{target}/error_kinds")).unwrap_or(&Value::Null));
+                let target = &self.0["targets"][target];
+                eprintln!("{errors} errors on the way {}: {}", target["name"], target["error_kinds"]);
             }
             failed += errors;
         }
         Ok(failed as u64)
     }
-}
-
-fn one_caller(bench: &Bench<'_>, rows: &mut Vec<Row>) -> anyhow::Result<u64> {
-    let report = bench.load(SMALL, &["--concurrency", "1"], "3")?;
-    rows.push(Row::at_most("one caller: added latency, p50", "µs", 250.0, report.number("/targets/1/vs_base/latency_p50_us")?));
-    rows.push(Row::at_most("one caller: added latency, p99", "µs", 1000.0, report.number("/targets/1/vs_base/latency_p99_us")?));
-    report.failed()
-}
-
-fn first_token(bench: &Bench<'_>, rows: &mut Vec<Row>) -> anyhow::Result<u64> {
-    let report = bench.load(SMALL, &["--concurrency", "1", "--stream"], "3")?;
-    rows.push(Row::at_most(
-        "one caller: added time to first token, p50",
-        "µs",
-        350.0,
-        report.number("/targets/1/vs_base/ttft_p50_us")?,
-    ));
-    report.failed()
-}
-
-fn many_callers(bench: &Bench<'_>, rows: &mut Vec<Row>) -> anyhow::Result<u64> {
-    let report = bench.load(SMALL, &["--concurrency", "64"], "3")?;
-    rows.push(Row::at_least("64 callers: requests/s, of direct's", "×", 0.10, report.number("/targets/1/vs_base/rps_ratio")?));
-    report.failed()
-}
-
-fn many_streams(bench: &Bench<'_>, rows: &mut Vec<Row>) -> anyhow::Result<u64> {
-    let report = bench.load(STREAM, &["--concurrency", "16", "--stream"], "3")?;
-    rows.push(Row::at_least(
-        "16 callers, 100-token streams: tokens/s, of direct's",
-        "×",
-        0.40,
-        report.number("/targets/1/vs_base/tokens_ratio")?,
-    ));
-    report.failed()
-}
-
-fn paced_streams(bench: &Bench<'_>, rows: &mut Vec<Row>) -> anyhow::Result<u64> {
-    let report = bench.load(PACED, &["--concurrency", "500", "--stream", "--ramp-ms", "1000"], "4")?;
-    rows.push(Row::at_most(
-        "500 streams at 10 ms a token: gap p99 beyond direct's",
-        "ms",
-        5.0,
-        report.number("/targets/1/vs_base/gap_p99_us")? / 1000.0,
-    ));
-    report.failed()
-}
-
-/// Nagle's algorithm on any socket of the path would show here as a gap of 40 ms and more: nothing else is going on.
-fn no_stall(bench: &Bench<'_>, rows: &mut Vec<Row>) -> anyhow::Result<u64> {
-    let report = bench.load(PACED, &["--concurrency", "1", "--stream", "--warmup", "2"], "3")?;
-    rows.push(Row::at_most(
-        "one stream at 10 ms a token: longest gap",
-        "ms",
-        40.0,
-        report.number("/targets/1/gap_us/max")? / 1000.0,
-    ));
-    report.failed()
-}
-
-/// The Lab under many idle bridges, which are one process of their own. It is a fresh Lab: one that has worked has memory to reuse.
-fn fleet(programs: &Programs, quick: bool, stop: &Stop) -> anyhow::Result<Vec<Row>> {
-    let (bridges, watched) = if quick { (500, Duration::from_secs(5)) } else { (5_000, Duration::from_secs(60)) };
-    let stack = Stack::start(programs, &Wanted::Fake(&[]), "", stop)?;
-    let (lab, _) = stack.ids();
-    let access = stack.access();
-    let before = resident_mib(lab)?;
-    let mut command = Command::new(programs.path("fleet")?);
-    command
-        .args(["--lab", &access.lab_url, "--count", &bridges.to_string(), "--ca-file"])
-        .arg(&access.ca_file)
-        .arg("--database")
-        .arg(access.ca_file.with_file_name("lab.sqlite"));
-    let mut fleet = Service::start("the fleet", &mut command, access.ca_file.with_file_name("fleet.log"))?;
-    let linked = format!("linked {bridges}");
-    eprintln!("Linking {bridges} simulated bridges …");
-    fleet
-        .until(stop, Duration::from_secs(300), "the fleet to link", |fleet| Ok(fleet.printed().contains(&linked).then_some(())))?;
-    let (cpu, begun) = (cpu_seconds(lab)?, Instant::now());
-    stop.wait(watched)?;
-    let share = 100.0 * (cpu_seconds(lab)? - cpu) / begun.elapsed().as_secs_f64();
-    let each = (resident_mib(lab)? - before) * 1024.0 / f64::from(bridges);
-    ensure!(!fleet.printed().contains("a link has ended"), "links of the fleet ended while they were watched");
-    Ok(vec![
-        Row::at_most("Lab: resident memory per idle bridge, of 5,000", "KiB", 40.0, each),
-        Row::at_most("Lab: share of a core for 5,000 bridges' heartbeats", "%", 5.0, share),
-    ])
 }
 
 /// A line of the table.
@@ -217,6 +155,8 @@ struct Row {
 enum Target {
     AtMost(f64),
     AtLeast(f64),
+    /// There is none: the figure is for scale.
+    None,
 }
 
 impl Row {
@@ -228,33 +168,44 @@ impl Row {
         Self { what, unit, target: Target::AtLeast(target), figure }
     }
 
+    const fn for_scale(what: &'static str, unit: &'static str, figure: f64) -> Self {
+        Self { what, unit, target: Target::None, figure }
+    }
+
     fn verdict(&self) -> String {
         let (target, missed) = match self.target {
             Target::AtMost(target) => (target, self.figure > target),
             Target::AtLeast(target) => (target, self.figure < target),
+            Target::None => return String::new(),
         };
         if missed { format!("missed by {} {}", rounded((self.figure - target).abs()), self.unit) } else { "reached".to_owned() }
     }
 }
 
-fn print(rows: &[Row], quick: bool) {
-    println!("\n{:<54} {:>12} {:>12}  verdict", "", "target", "figure");
-    for row in rows {
-        let target = match row.target {
-            Target::AtMost(target) => format!("≤ {} {}", rounded(target), row.unit),
-            Target::AtLeast(target) => format!("≥ {} {}", rounded(target), row.unit),
-        };
-        let figure = format!("{} {}", rounded(row.figure), row.unit);
-        println!("{:<54} {target:>12} {figure:>12}  {}", row.what, row.verdict());
+fn print(tables: &[(&str, Vec<Row>)], quick: bool) {
+    for (title, rows) in tables {
+        println!("\n{title:<WIDTH$} {:>16} {:>16}  verdict", "target", "figure");
+        for row in rows {
+            let target = match row.target {
+                Target::AtMost(target) => format!("≤ {} {}", rounded(target), row.unit),
+                Target::AtLeast(target) => format!("≥ {} {}", rounded(target), row.unit),
+                Target::None => String::new(),
+            };
+            let figure = format!("{} {}", rounded(row.figure), row.unit);
+            println!("{:<WIDTH$} {target:>16} {figure:>16}  {}", row.what, row.verdict());
+        }
     }
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    println!("\nOn {cores} cores that the load generator, the fake Ollama, the bridge and the Lab share.");
+    println!("\nOn {cores} cores, which the load generator, the fakes and what is measured share.");
     if quick {
         println!("One short round each: these figures only show that measuring works.");
     } else {
-        println!("Differences and ratios are medians of 5 rounds, in each of which both ways took turns.");
+        println!("Differences and ratios are medians of 5 rounds, in each of which all ways took turns.");
     }
 }
+
+/// Of the column that says what a figure is.
+const WIDTH: usize = 60;
 
 fn rounded(number: f64) -> String {
     if number.abs() >= 100.0 { format!("{number:.0}") } else { format!("{number:.2}") }
@@ -301,5 +252,6 @@ mod tests {
         assert_eq!(Row::at_most("", "µs", 250.0, 250.0).verdict(), "reached");
         assert_eq!(Row::at_most("", "µs", 250.0, 260.5).verdict(), "missed by 10.50 µs");
         assert_eq!(Row::at_least("", "×", 0.1, 0.05).verdict(), "missed by 0.05 ×");
+        assert_eq!(Row::for_scale("", "µs", 1.0).verdict(), "");
     }
 }

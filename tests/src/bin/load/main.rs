@@ -50,6 +50,9 @@ struct Args {
     /// Requests to each target before anything is measured
     #[arg(long, default_value_t = 50)]
     warmup: u64,
+    /// Requests a second of all connections together, at most; as fast as they are answered when left out
+    #[arg(long)]
+    rate: Option<f64>,
     /// Spread the first requests of a turn over this time
     #[arg(long, default_value_t = 0)]
     ramp_ms: u64,
@@ -105,7 +108,9 @@ impl Lane {
             Limit::Time(time) => (u64::MAX, time),
         };
         let left = Arc::new(AtomicU64::new(requests));
-        let ramp = Duration::from_millis(args.ramp_ms);
+        // Those who ask at a rate also take turns.
+        let every = args.rate.map(|rate| Duration::from_secs_f64(args.concurrency as f64 / rate));
+        let ramp = every.unwrap_or(Duration::from_millis(args.ramp_ms));
         let mut callers = Vec::new();
         for index in 0..args.concurrency {
             let caller = Caller {
@@ -114,6 +119,7 @@ impl Lane {
                 connection: self.connections.pop(),
                 left: left.clone(),
                 until: begun + time,
+                every,
             };
             let wait = ramp.mul_f64(index as f64 / args.concurrency as f64);
             callers.push(tokio::spawn(caller.call(wait)));
@@ -137,6 +143,8 @@ struct Caller {
     connection: Option<Connection>,
     left: Arc<AtomicU64>,
     until: Instant,
+    /// The time from one request to the next, unless the answer takes longer.
+    every: Option<Duration>,
 }
 
 impl Caller {
@@ -145,10 +153,14 @@ impl Caller {
         tokio::time::sleep(wait).await;
         while Instant::now() < self.until && self.may_ask() {
             let errors = record.errors();
+            let asked = Instant::now();
             answer::ask(&mut self.connection, &self.target, &self.expected, &mut record).await;
             if record.errors() > errors {
                 // A dead target is not asked a million times.
                 tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            if let Some(every) = self.every {
+                tokio::time::sleep_until((asked + every).min(self.until).into()).await;
             }
         }
         (self.connection, record)
