@@ -45,6 +45,8 @@ pub(crate) type Pending = Pin<Box<dyn Future<Output = Result<Answer, NotRelayed>
 pub struct ProxyBody {
     kind: Kind,
     leash: Leashed,
+    /// It is about to be [`Aborted`].
+    is_breaking: bool,
 }
 
 enum Kind {
@@ -60,22 +62,22 @@ enum Leashed {
     /// Looked at whenever something passes; while nothing does, nobody waits yet.
     Held(Leash),
     /// Nothing passes, and a revocation wakes.
-    Waiting(Pin<Box<WaitForCancellationFutureOwned>>),
+    Waiting(Leash, Pin<Box<WaitForCancellationFutureOwned>>),
 }
 
 impl Leashed {
     fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Self::Held(leash) = self {
-            *self = Self::Waiting(Box::pin(leash.clone().cancelled_owned()));
+            *self = Self::Waiting(leash.clone(), Box::pin(leash.clone().cancelled_owned()));
         }
         match self {
             Self::Free | Self::Held(_) => Poll::Pending,
-            Self::Waiting(waiting) => waiting.as_mut().poll(cx).map(|()| *self = Self::Free),
+            Self::Waiting(_, waiting) => waiting.as_mut().poll(cx).map(|()| *self = Self::Free),
         }
     }
 
     fn is_lost(&mut self) -> bool {
-        let lost = matches!(self, Self::Held(leash) if leash.is_cancelled());
+        let lost = matches!(self, Self::Held(leash) | Self::Waiting(leash, _) if leash.is_cancelled());
         if lost {
             *self = Self::Free;
         }
@@ -96,18 +98,18 @@ pub struct Aborted;
 impl ProxyBody {
     /// A body that is there already.
     pub(crate) fn whole(content: Content) -> Self {
-        Self { kind: Kind::Whole(Some(content)), leash: Leashed::Free }
+        Self { kind: Kind::Whole(Some(content)), leash: Leashed::Free, is_breaking: false }
     }
 
     /// A body that comes from a workstation.
     pub(crate) fn relayed(entry: Entry, protocol: Protocol, manners: Manners, source: Source, leash: Leash) -> Self {
         let kind = Kind::Relayed(Box::new(Relayed::new(entry, protocol, manners, source)));
-        Self { kind, leash: Leashed::Held(leash) }
+        Self { kind, leash: Leashed::Held(leash), is_breaking: false }
     }
 
     /// A body that comes from a provider.
     pub(crate) fn provided(body: CloudBody, leash: Leash) -> Self {
-        Self { kind: Kind::Provided(body), leash: Leashed::Held(leash) }
+        Self { kind: Kind::Provided(body), leash: Leashed::Held(leash), is_breaking: false }
     }
 
     fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Content, Aborted>>> {
@@ -133,6 +135,9 @@ impl Body for ProxyBody {
     type Error = Aborted;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Content>, Aborted>>> {
+        if self.is_breaking {
+            return Poll::Ready(Some(Err(Aborted)));
+        }
         if self.leash.is_lost() {
             self.revoke();
         }
@@ -140,6 +145,13 @@ impl Body for ProxyBody {
         if content.is_pending() && self.leash.poll_lost(cx).is_ready() {
             self.revoke();
             content = self.poll_content(cx);
+        }
+        if matches!(content, Poll::Ready(Some(Err(Aborted)))) {
+            // A server that hears of a broken body drops what it has not written yet, the head even. It writes when a body has
+            // nothing to give: what came before the break goes out first.
+            self.is_breaking = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         content.map(|content| content.map(|content| content.map(Frame::data)))
     }

@@ -9,19 +9,26 @@ mod body;
 use std::{
     future::Future,
     pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
     time::{Duration, SystemTime},
 };
 
-use http::{HeaderMap, Response, StatusCode, header::CONTENT_TYPE};
+use http::{
+    HeaderMap, Response, StatusCode,
+    header::{CONTENT_LENGTH, CONTENT_TYPE},
+};
 use tokio::{sync::Semaphore, time::timeout};
 use wire::{Content, RequestId};
 
 pub(crate) use body::{CloudBody, Passage};
 
 use crate::{
-    Allowance, Bound, Catalogue, Endpoint, Leash, Model, Name, Protocol, ProviderKind, ProxyBody, Snapshot, Upstream, Usage,
+    Allowance, Bound, Catalogue, Endpoint, Leash, Model, Name, NotAdmitted, Protocol, ProviderKind, ProxyBody, Snapshot,
+    TokenUsage, Upstream, Usage,
     error::ProxyError,
     estimate, exact, head,
     scan::Terms,
@@ -33,8 +40,13 @@ use crate::{
 /// Answers that are read to their end after their caller went away, at once. Beyond that they are broken off, and their usage is
 /// estimated: what they hold must stay bounded.
 const DRAINS: usize = 256;
-/// The longest that such a one is read.
-const DRAIN_LIMIT: Duration = Duration::from_secs(60);
+/// The longest that a stream is read so.
+const DRAIN_STREAM: Duration = Duration::from_secs(60);
+/// The longest that an answer in one piece is waited for: it comes when all of it was thought, as [`Tuning`](crate::Tuning) has it.
+const DRAIN_WHOLE: Duration = Duration::from_secs(600);
+/// Providers that go on, and go on counting, when their reader has gone. Of those that operators reach as compatible ones these are
+/// known for it; whoever is not named here is believed to stop, as a server of one's own does, whose graphics card is to be free.
+const GO_ON: [&str; 5] = ["google", "groq", "mistral", "perplexity", "bedrock"];
 /// Tokens of one picture, where the catalogue gives no bound: more than the largest at the highest quality.
 const PICTURE_TOKENS: u64 = 8192;
 
@@ -56,18 +68,22 @@ pub(crate) struct CloudOrder<'a> {
     pub(crate) terms: Terms,
     pub(crate) streamed: bool,
     pub(crate) exact_usage: bool,
+    /// Whether part of the prompt is not in the request.
+    pub(crate) prompt_lies_elsewhere: bool,
 }
 
 /// What a request can use at most.
-pub(crate) fn bound(model: &Model, order: &CloudOrder<'_>, body: &Content) -> Bound {
+pub(crate) fn bound(model: &Model, order: &CloudOrder<'_>, most_input: u64) -> Bound {
     let terms = order.terms;
     let most = match order.endpoint {
         Endpoint::OpenaiImages if model.max_output == 0 => PICTURE_TOKENS,
         _ => model.max_output,
     };
+    let output = terms.max_output(order.endpoint).unwrap_or(most).min(most);
     Bound {
-        input: estimate::most_input(body.for_routing()).min(model.max_input.max(1)),
-        output: terms.max_output.unwrap_or(most).min(most).saturating_mul(terms.answers.unwrap_or(1).max(1)),
+        // A request for embeddings holds many texts, each of which may be as long as the model takes.
+        input: if order.endpoint.is_embedding() { most_input } else { most_input.min(model.max_input.max(1)) },
+        output: output.saturating_mul(terms.answers()),
         tier: terms.tier,
         fast: terms.fast,
         us_only: terms.us_only,
@@ -83,6 +99,14 @@ impl Cloud {
     pub(crate) fn model(&self, order: &CloudOrder<'_>, at: SystemTime) -> Result<Arc<Model>, ProxyError> {
         let model = self.catalogue.find(order.name).filter(|model| model.is_priced(at));
         model.filter(|model| self.upstream.offers(model, order.endpoint)).cloned().ok_or(ProxyError::NotInCatalogue)
+    }
+
+    /// Whether two names mean one model: what the path says is what is paid for, and what the body says is what runs.
+    pub(crate) fn is_same(&self, in_path: &str, in_body: &str) -> bool {
+        let model = |name: &str| self.catalogue.find(name).map(|model| Arc::clone(&model.id));
+        // Google's own clients write `models/` before it.
+        let in_body = in_body.strip_prefix("models/").unwrap_or(in_body);
+        in_path == in_body || model(in_path).is_some_and(|one| model(in_body) == Some(one))
     }
 
     /// Every model that has a price and is served by somebody, by its id.
@@ -111,6 +135,7 @@ impl Cloud {
         model: Arc<Model>,
         order: &CloudOrder<'_>,
         content: Content,
+        leash: &Leash,
         entry: &mut Entry,
     ) -> Result<Begun, ProxyError> {
         let endpoint = order.endpoint;
@@ -118,11 +143,14 @@ impl Cloud {
             order.streamed && matches!(endpoint, Endpoint::OpenaiChat | Endpoint::OpenaiCompletions) && !order.terms.include_usage;
         let spliced = if order.exact_usage && may_lack_usage { exact::splice(&content) } else { None };
         let strip = spliced.is_some().then(exact::Strip::default);
+        let contacted = Arc::new(AtomicBool::new(false));
         let account = Account {
             catalogue: Arc::clone(&self.catalogue),
             model: Arc::clone(&model),
             endpoint,
             streamed: order.streamed,
+            terms: order.terms,
+            prompt_lies_elsewhere: order.prompt_lies_elsewhere,
             request_bytes: content.len(),
             // Kept for its count only where the provider may give none.
             request: (may_lack_usage && spliced.is_none()
@@ -130,6 +158,7 @@ impl Cloud {
                 || endpoint == Endpoint::GeminiBatchEmbed)
                 .then(|| content.for_retry()),
             strip,
+            contacted: Arc::clone(&contacted),
             drains: Arc::clone(&self.drains),
         };
         let upstream = Arc::clone(&self.upstream);
@@ -137,27 +166,69 @@ impl Cloud {
         let (headers, addressing) = (order.headers.clone(), order.addressing);
         let body = spliced.unwrap_or(content);
         let asking = Box::pin(async move {
-            let call =
-                Call { model: &model, endpoint, name: &name, query: query.as_deref(), addressing, headers: &headers, body: &body };
+            let call = Call {
+                model: &model,
+                endpoint,
+                name: &name,
+                query: query.as_deref(),
+                addressing,
+                headers: &headers,
+                body: &body,
+                contacted: &contacted,
+            };
             upstream.send(&call).await
         });
-        let waiting = Waiting { asking, flight: Some(Flight { entry: entry.hand_over(), account }) };
-        match waiting.await {
-            (Ok(answer), flight) => Ok(Begun { answer, flight }),
-            (Err(why), flight) => {
-                *entry = flight.entry;
-                Err(ProxyError::NoAnswer(why))
+        let mut waiting = Waiting { asking, flight: Some(Flight { entry: entry.hand_over(), account }) };
+        let answer = tokio::select! {
+            biased;
+            answer = &mut waiting => answer.map_err(ProxyError::NoAnswer),
+            () = leash.cancelled() => Err(ProxyError::NotAdmitted(NotAdmitted::Unknown)),
+        };
+        let flight = waiting.flight.take();
+        match (answer, flight) {
+            (Ok(answer), Some(flight)) => Ok(Begun { answer, flight }),
+            (Err(error), Some(mut flight)) => {
+                if let ProxyError::NotAdmitted(_) = error {
+                    flight.note_guess();
+                }
+                *entry = flight.entry.hand_over();
+                Err(error)
             }
+            // The flight is taken here and nowhere else while the request waits.
+            (_, None) => Err(ProxyError::NoAnswer(NoAnswer::Failed)),
         }
     }
 }
 
 type Asking = Pin<Box<dyn Future<Output = Result<UpstreamAnswer, NoAnswer>> + Send>>;
 
-/// A request under way, and what its end will need.
+/// A request under way, and what its end will need. Dropped before it is settled, it settles itself: by a guess, once somebody may
+/// have worked for it.
 struct Flight {
     entry: Entry,
     account: Account,
+}
+
+impl Flight {
+    /// What it has used if nobody tells: its request, as far as it has reached somebody.
+    fn note_guess(&mut self) {
+        if self.account.contacted.load(Ordering::Relaxed) && !self.account.endpoint.is_free() {
+            let whole = estimate::guessed(self.account.request_bytes, &Reading::default());
+            let usage = self.account.as_asked(whole, &Reading::default());
+            let mut used = self.account.used(self.entry.time(), &usage, true);
+            used.cost_nano = used.cost_nano.min(self.entry.reserved_nano());
+            self.entry.note_used(used);
+        }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if !self.entry.is_settled() {
+            self.note_guess();
+            self.entry.settle_dropped();
+        }
+    }
 }
 
 /// What a request's price is made from.
@@ -166,11 +237,15 @@ struct Account {
     model: Arc<Model>,
     endpoint: Endpoint,
     streamed: bool,
+    terms: Terms,
+    prompt_lies_elsewhere: bool,
     request_bytes: usize,
     /// The request's own words, where they may have to be counted.
     request: Option<Content>,
     /// Takes out again what the project had put in.
     strip: Option<exact::Strip>,
+    /// Whether the request has gone out to somebody.
+    contacted: Arc<AtomicBool>,
     drains: Arc<Semaphore>,
 }
 
@@ -184,22 +259,19 @@ enum HangUp {
 }
 
 impl Account {
-    /// Measured by others and told by the providers (`facts` of OpenRouter's streaming documentation): OpenAI, Azure, Anthropic and
-    /// xAI stop when their reader goes, Google does not. An answer in one piece is made in any case.
-    fn hang_up(&self, kind: Option<ProviderKind>) -> HangUp {
-        let stops = match kind {
-            Some(ProviderKind::Gemini) => false,
-            Some(
-                ProviderKind::Openai
-                | ProviderKind::Anthropic
-                | ProviderKind::Xai
-                | ProviderKind::Azure
-                | ProviderKind::AzureDeployments
-                | ProviderKind::OpenaiCompatible,
-            ) => self.streamed,
-            None => self.streamed && self.endpoint.protocol() != Protocol::Gemini,
-        };
+    /// Providers say themselves whether they stop when their reader goes: OpenAI, Azure, Anthropic and xAI do, those of [`GO_ON`]
+    /// do not. Nobody stops an answer in one piece. And where lengths say nothing of the price, because it is a picture or the
+    /// prompt lies elsewhere, only its end tells what is owed.
+    fn hang_up(&self) -> HangUp {
+        let goes_on = GO_ON.contains(&self.model.provider.as_str());
+        let has_a_length = self.endpoint != Endpoint::OpenaiImages && !self.prompt_lies_elsewhere;
+        let stops = self.streamed && !goes_on && has_a_length;
         if stops || self.endpoint.is_free() { HangUp::Stops } else { HangUp::Drains }
+    }
+
+    /// How long an end is waited for that nobody else waits for.
+    fn drain_limit(&self) -> Duration {
+        if self.streamed { DRAIN_STREAM } else { DRAIN_WHOLE }
     }
 
     /// How the answer's usage is read.
@@ -215,11 +287,19 @@ impl Account {
     /// The provider's own word on the usage, where it is complete. An answer that told its prompt and broke off before it told its
     /// own tokens is not; embeddings have none to tell.
     fn known(&self, reading: &Reading) -> Option<Usage> {
-        let has_words = !matches!(self.endpoint, Endpoint::OpenaiEmbeddings | Endpoint::GeminiEmbed | Endpoint::GeminiBatchEmbed);
+        let has_words = !self.endpoint.is_embedding();
         reading.usage.clone().filter(|usage| {
             let whole = &usage.whole;
             !has_words || whole.output_tokens().is_some() || whole.upstream_cost_pico.is_some() || !usage.iterations.is_empty()
         })
+    }
+
+    /// Estimated tokens in the class of service that the answer named, or else the request.
+    fn as_asked(&self, mut whole: TokenUsage, reading: &Reading) -> Usage {
+        whole.tier = whole.tier.or(reading.tier).or(self.terms.tier);
+        whole.fast |= self.terms.fast;
+        whole.us_only |= self.terms.us_only;
+        Usage { whole, iterations: Vec::new() }
     }
 
     fn used(&self, at: SystemTime, usage: &Usage, estimated: bool) -> Used {
@@ -236,15 +316,10 @@ struct Waiting {
 }
 
 impl Future for Waiting {
-    type Output = (Result<UpstreamAnswer, NoAnswer>, Flight);
+    type Output = Result<UpstreamAnswer, NoAnswer>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = ready!(self.asking.as_mut().poll(cx));
-        match self.flight.take() {
-            Some(flight) => Poll::Ready((answer, flight)),
-            // It has answered before and is not to be asked again.
-            None => Poll::Pending,
-        }
+        self.asking.as_mut().poll(cx)
     }
 }
 
@@ -252,10 +327,11 @@ impl Drop for Waiting {
     /// The caller went away before there was an answer.
     fn drop(&mut self) {
         let Some(flight) = self.flight.take() else { return };
-        if flight.account.hang_up(None) == HangUp::Drains {
+        if flight.account.hang_up() == HangUp::Drains && flight.account.contacted.load(Ordering::Relaxed) {
             let nobody: Asking = Box::pin(std::future::ready(Err(NoAnswer::Failed)));
             let asking = std::mem::replace(&mut self.asking, nobody);
-            drain(&Arc::clone(&flight.account.drains), async move {
+            let (drains, limit) = (Arc::clone(&flight.account.drains), flight.account.drain_limit());
+            drain(&drains, limit, async move {
                 if let Ok(answer) = asking.await {
                     Begun { answer, flight }.for_nobody().read_to_end().await;
                 }
@@ -265,12 +341,12 @@ impl Drop for Waiting {
 }
 
 /// Has an answer read to its end that nobody waits for, if there is room for one more. What is not read settles itself.
-fn drain(drains: &Arc<Semaphore>, reading: impl Future<Output = ()> + Send + 'static) {
+fn drain(drains: &Arc<Semaphore>, limit: Duration, reading: impl Future<Output = ()> + Send + 'static) {
     let place = Arc::clone(drains).try_acquire_owned();
     if let (Ok(place), Ok(runtime)) = (place, tokio::runtime::Handle::try_current()) {
         runtime.spawn(async move {
             let _place = place;
-            let _ = timeout(DRAIN_LIMIT, reading).await;
+            let _ = timeout(limit, reading).await;
         });
     }
 }
@@ -289,7 +365,11 @@ impl Begun {
 
     pub(crate) fn into_response(mut self, protocol: Protocol, request: RequestId, leash: Leash) -> Response<ProxyBody> {
         let status = self.answer.status;
-        let headers = std::mem::take(&mut self.answer.headers);
+        let mut headers = std::mem::take(&mut self.answer.headers);
+        if self.flight.account.strip.is_some() {
+            // A frame of it may be taken out.
+            headers.remove(CONTENT_LENGTH);
+        }
         let provider: Name = self.flight.account.model.provider.clone();
         let passage = Passage::new(self.answer, headers.get(CONTENT_TYPE), self.flight, Some(protocol));
         let body = CloudBody::new(passage);

@@ -45,6 +45,10 @@ pub(crate) enum ProxyError {
     BodySlow,
     #[error("the request's body is compressed: send it as it is, without `content-encoding`")]
     BodyEncoded,
+    #[error("the path and the body name different models: name the same one, or leave it out of the body")]
+    ModelMismatch,
+    #[error("the Lab has no room for more request bodies just now: try again in a moment")]
+    NoRoom,
     #[error("`background` is not possible here: nobody could fetch the answer later; leave it out")]
     Background,
     #[error("the request's body is larger than {} MiB: send less, or smaller images", MAX_BODY >> 20)]
@@ -126,6 +130,7 @@ impl ProxyError {
             Self::BodyEncoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::NotAdmitted(NotAdmitted::Ambiguous)
             | Self::Background
+            | Self::ModelMismatch
             | Self::BodyBroken
             | Self::Unreadable(_)
             | Self::ModelMissing
@@ -140,6 +145,7 @@ impl ProxyError {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotAdmitted(NotAdmitted::Unavailable)
             | Self::NotReserved(NotReserved::Unavailable)
+            | Self::NoRoom
             | Self::NoAnswer(NoAnswer::NoProvider { .. })
             | Self::NoWorkstation
             | Self::NoneConnected
@@ -182,6 +188,8 @@ impl ProxyError {
             Self::BodySlow => "body_timeout",
             Self::BodyEncoded => "unsupported_encoding",
             Self::Background => "background_not_supported",
+            Self::ModelMismatch => "model_mismatch",
+            Self::NoRoom => "no_room",
             Self::NoAnswer(NoAnswer::NoProvider { .. }) => "no_provider",
             Self::NoAnswer(NoAnswer::Failed | NoAnswer::KeyRefused) | Self::BrokenOff(BrokenOff::Lost) => "upstream_error",
             Self::NoAnswer(NoAnswer::Timeout) | Self::BrokenOff(BrokenOff::Silent) => "upstream_timeout",
@@ -264,7 +272,7 @@ impl ProxyError {
             }
             Self::NotAdmitted(NotAdmitted::RateLimited { retry_after, .. })
             | Self::NotReserved(NotReserved::RateLimited { retry_after, .. }) => Some(u64::from(head::whole_seconds(*retry_after))),
-            Self::NotAdmitted(NotAdmitted::Unavailable) | Self::NotReserved(NotReserved::Unavailable) => Some(1),
+            Self::NotAdmitted(NotAdmitted::Unavailable) | Self::NotReserved(NotReserved::Unavailable) | Self::NoRoom => Some(1),
             _ => None,
         }
     }
@@ -288,6 +296,7 @@ impl ProxyError {
             | Self::ModelInvalid(_)
             | Self::NotInCatalogue
             | Self::NotForLocal
+            | Self::ModelMismatch
             | Self::NotReserved(NotReserved::ModelNotAllowed)
             | Self::ModelNotFound(_)
             | Self::DeviceNotFound
@@ -480,6 +489,8 @@ mod tests {
             (ProxyError::NotServed("no"), 404, "endpoint_not_supported", "not_found_error", "not_found_error"),
             (ProxyError::BodySlow, 408, "body_timeout", "invalid_request_error", "invalid_request_error"),
             (ProxyError::BodyEncoded, 415, "unsupported_encoding", "invalid_request_error", "invalid_request_error"),
+            (ProxyError::ModelMismatch, 400, "model_mismatch", "invalid_request_error", "invalid_request_error"),
+            (ProxyError::NoRoom, 503, "no_room", "api_error", "overloaded_error"),
             (ProxyError::Background, 400, "background_not_supported", "invalid_request_error", "invalid_request_error"),
             (ProxyError::NotAdmitted(NotAdmitted::Scope), 403, "key_scope", "permission_error", "permission_error"),
             (

@@ -1,16 +1,23 @@
 //! One request's whole life: ingress, admit, route, reserve, forward, settle.
 
-use std::{error::Error, future::Future, sync::Arc};
+use std::{
+    error::Error,
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::Arc,
+};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode,
     header::{CONTENT_ENCODING, CONTENT_TYPE},
     request,
 };
 use http_body::Body;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout_at},
+};
 use wire::{
     Content, DeviceId, LocalModel,
     relay::{Failure, MAX_BODY, Operation, Outcome, RefusalCode},
@@ -22,7 +29,7 @@ use crate::{
     body::{KEEPALIVE_EVERY, Pending, Source},
     cloud::{self, Cloud, CloudOrder},
     error::ProxyError,
-    head, keys, listing,
+    estimate, head, keys, listing,
     manners::Manners,
     route::{self, Affinity, Wanted},
     scan::{Asked, scan},
@@ -39,13 +46,28 @@ pub struct Proxy<M, B> {
     cloud: Cloud,
     ledger: Ledger,
     affinity: Affinity,
+    /// Room for bodies, in KiB.
+    room: Arc<Semaphore>,
 }
+
+/// What all bodies may take that are being read or passed on, together. One of the largest size for each of 32 callers; whoever comes
+/// when there is no more is told to come again.
+const ROOM_KIB: usize = 1 << 20;
+/// From here on a body is looked at off the runtime: it takes milliseconds.
+const LARGE_BODY: usize = 512 << 10;
 
 impl<M: Meter, B: Bridges> Proxy<M, B> {
     /// A proxy between these.
     pub fn new(meter: Arc<M>, bridges: Arc<B>, upstream: Arc<Upstream>, catalogue: Arc<Catalogue>) -> Self {
         let ledger = ledger(&meter);
-        Self { meter, bridges, cloud: Cloud::new(upstream, catalogue), ledger, affinity: Affinity::default() }
+        Self {
+            meter,
+            bridges,
+            cloud: Cloud::new(upstream, catalogue),
+            ledger,
+            affinity: Affinity::default(),
+            room: Arc::new(Semaphore::new(ROOM_KIB)),
+        }
     }
 
     /// Answers one request.
@@ -90,6 +112,45 @@ impl<M: Meter, B: Bridges> Proxy<M, B> {
         Ok((route, admitted))
     }
 
+    /// The whole body, up to [`MAX_BODY`], and the room that it takes.
+    async fn read<R>(&self, body: R) -> Result<(Content, OwnedSemaphorePermit), ProxyError>
+    where
+        R: Body<Data = Bytes> + Send,
+        R::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let announced = body.size_hint().lower();
+        if announced > MAX_BODY as u64 {
+            return Err(ProxyError::BodyTooLarge);
+        }
+        let mut room = self.take_room(usize::try_from(announced).unwrap_or(MAX_BODY))?;
+        let mut body = pin!(body);
+        let (mut first, mut rest): (Bytes, Option<BytesMut>) = (Bytes::new(), None);
+        while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+            let frame =
+                frame.map_err(|error| if is_slow(&*error.into()) { ProxyError::BodySlow } else { ProxyError::BodyBroken })?;
+            let Ok(data) = frame.into_data() else { continue };
+            let length = rest.as_ref().map_or(first.len(), BytesMut::len) + data.len();
+            if length > MAX_BODY {
+                return Err(ProxyError::BodyTooLarge);
+            }
+            if length.div_ceil(1024) > room.num_permits() {
+                room.merge(self.take_room(length - room.num_permits() * 1024)?);
+            }
+            // Most bodies come in one piece, which is not copied.
+            match &mut rest {
+                Some(rest) => rest.extend_from_slice(&data),
+                None if first.is_empty() => first = data,
+                None => rest = Some(BytesMut::from_iter([&first[..], &data[..]].concat())),
+            }
+        }
+        Ok((rest.map_or(first, BytesMut::freeze).into(), room))
+    }
+
+    fn take_room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ProxyError> {
+        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        Arc::clone(&self.room).try_acquire_many_owned(kib).map_err(|_| ProxyError::NoRoom)
+    }
+
     async fn answer<R>(
         &self,
         route: Route<'_>,
@@ -130,11 +191,17 @@ impl<M: Meter, B: Bridges> Proxy<M, B> {
         if is_encoded(&head.headers) {
             return Err(ProxyError::BodyEncoded);
         }
-        let content = read(body).await?;
-        let asked = scan(content.for_routing())?;
+        let (content, room) = self.read(body).await?;
+        entry.keep(room);
+        let (asked, most_input) = look_at(&content).await?;
         let streamed = streams(endpoint, &asked);
         entry.note_stream(streamed);
         let in_path = in_path.map(unescaped);
+        if let (Some(in_path), Some(in_body)) = (&in_path, &asked.model)
+            && !self.cloud.is_same(in_path, in_body)
+        {
+            return Err(ProxyError::ModelMismatch);
+        }
         let name = in_path.as_deref().or(asked.model.as_deref());
         match route::wanted(endpoint.protocol(), name)? {
             Wanted::Local(local) => {
@@ -151,8 +218,9 @@ impl<M: Meter, B: Bridges> Proxy<M, B> {
                     terms: asked.terms,
                     streamed,
                     exact_usage: admitted.exact_usage,
+                    prompt_lies_elsewhere: most_input == u64::MAX,
                 };
-                self.ask_provider(&order, admitted, content, entry).await
+                self.ask_provider(&order, admitted, content, most_input, entry).await
             }
         }
     }
@@ -211,22 +279,23 @@ impl<M: Meter, B: Bridges> Proxy<M, B> {
         order: &CloudOrder<'_>,
         admitted: &Admitted,
         content: Content,
+        most_input: u64,
         entry: &mut Entry,
     ) -> Result<Forwarded, ProxyError> {
         if order.terms.background {
             return Err(ProxyError::Background);
         }
         let model = self.cloud.model(order, entry.time())?;
-        let bound = cloud::bound(&model, order, &content);
+        let bound = cloud::bound(&model, order, most_input);
         let most_nano = self.cloud.most(&model, entry.time(), order.endpoint, &bound);
         entry.note_cloud(&model, self.cloud.prices());
         let ask = Ask {
             most_nano,
-            most_tokens: bound.input.saturating_add(bound.output),
+            most_tokens: if order.endpoint.is_free() { 0 } else { bound.input.saturating_add(bound.output) },
             ..entry.ask(AskedModel::Cloud(&model), order.streamed)
         };
         entry.hold(self.meter.reserve(&admitted.caller, ask).await.map_err(ProxyError::NotReserved)?);
-        self.cloud.ask(model, order, content, entry).await.map(|begun| Forwarded::Provided(Box::new(begun)))
+        self.cloud.ask(model, order, content, &admitted.leash, entry).await.map(|begun| Forwarded::Provided(Box::new(begun)))
     }
 
     fn list(
@@ -395,21 +464,15 @@ async fn until<F: Future>(patience: Option<Instant>, future: F) -> Option<F::Out
     }
 }
 
-/// The whole body, up to [`MAX_BODY`].
-async fn read<R>(body: R) -> Result<Content, ProxyError>
-where
-    R: Body<Data = Bytes>,
-    R::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    if body.size_hint().lower() > MAX_BODY as u64 {
-        return Err(ProxyError::BodyTooLarge);
+/// What a body asks for, and the most prompt tokens that it can be.
+async fn look_at(content: &Content) -> Result<(Asked, u64), ProxyError> {
+    let look = |content: &Content| Ok((scan(content.for_routing())?, estimate::most_input(content.for_routing())));
+    if content.len() < LARGE_BODY {
+        return look(content);
     }
-    match Limited::new(body, MAX_BODY).collect().await {
-        Ok(collected) => Ok(collected.to_bytes().into()),
-        Err(error) if error.is::<LengthLimitError>() => Err(ProxyError::BodyTooLarge),
-        Err(error) if is_slow(error.as_ref()) => Err(ProxyError::BodySlow),
-        Err(_) => Err(ProxyError::BodyBroken),
-    }
+    let again = content.for_retry();
+    // It does not panic: what it is made of is tried with every body there is.
+    tokio::task::spawn_blocking(move || look(&again)).await.unwrap_or(Err(ProxyError::BodyBroken))
 }
 
 /// Whether somewhere under an error the server's own word is that the body came too slowly.

@@ -13,7 +13,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use crate::Tier;
+use crate::{Endpoint, Protocol, Tier};
 
 /// What a body asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,13 +26,19 @@ pub(crate) struct Asked {
     pub(crate) terms: Terms,
 }
 
-/// What a body says of its answer's size and class of service, in the words of any of the protocols.
+/// What a body says of its answer's size and class of service, in the words of any of the protocols. Which of them count is the
+/// endpoint's to say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Terms {
-    /// `max_tokens`, `max_completion_tokens`, `max_output_tokens` or Gemini's `maxOutputTokens`.
-    pub(crate) max_output: Option<u64>,
+    max_tokens: Limit,
+    max_completion_tokens: Limit,
+    max_output_tokens: Limit,
+    /// Gemini's `generationConfig.maxOutputTokens`.
+    max_generated: Limit,
     /// `n`, `best_of` or Gemini's `candidateCount`.
-    pub(crate) answers: Option<u64>,
+    answers: Option<u64>,
+    /// How many prompts an array of them holds.
+    prompts: Option<u64>,
     /// `service_tier`; one that is not known here counts as [`Tier::Priority`], the dearest.
     pub(crate) tier: Option<Tier>,
     /// Anthropic's `speed: "fast"`.
@@ -43,6 +49,65 @@ pub(crate) struct Terms {
     pub(crate) background: bool,
     /// `stream_options.include_usage`: the caller wants the stream to tell its usage.
     pub(crate) include_usage: bool,
+}
+
+/// A limit on the answer's tokens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Limit {
+    /// Not there.
+    #[default]
+    Unset,
+    /// There, and none.
+    Null,
+    /// This many.
+    Most(u64),
+    /// There twice, or no number: readers differ on what it means, so it means nothing here.
+    Open,
+}
+
+impl Limit {
+    fn note(&mut self, json: &str) {
+        *self = match (*self, count(json)) {
+            (Self::Unset, Some(most @ 1..)) => Self::Most(most),
+            (Self::Unset, None) if json == "null" => Self::Null,
+            _ => Self::Open,
+        };
+    }
+
+    /// Of two that mean the same the larger counts.
+    fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Open, _) | (_, Self::Open) => Self::Open,
+            (Self::Most(one), Self::Most(two)) => Self::Most(one.max(two)),
+            (Self::Most(one), _) | (_, Self::Most(one)) => Self::Most(one),
+            (Self::Unset | Self::Null, Self::Unset | Self::Null) => Self::Null,
+        }
+    }
+}
+
+/// OpenAI's limit on `n`, which is the largest of anybody's.
+const MOST_ANSWERS: u64 = 128;
+
+impl Terms {
+    /// Tokens of one answer at most, if the body limits them in the endpoint's own words.
+    pub(crate) fn max_output(&self, endpoint: Endpoint) -> Option<u64> {
+        let limit = match endpoint.protocol() {
+            Protocol::Gemini => self.max_generated,
+            Protocol::Openai if endpoint == Endpoint::OpenaiResponses => self.max_output_tokens,
+            Protocol::Openai => self.max_tokens.or(self.max_completion_tokens),
+            Protocol::Anthropic => self.max_tokens,
+            Protocol::Ollama => Limit::Unset,
+        };
+        match limit {
+            Limit::Most(most) => Some(most),
+            Limit::Unset | Limit::Null | Limit::Open => None,
+        }
+    }
+
+    /// How many answers there will be at most: as many to each prompt.
+    pub(crate) fn answers(&self) -> u64 {
+        self.answers.unwrap_or(1).max(1).saturating_mul(self.prompts.unwrap_or(1).max(1))
+    }
 }
 
 /// Why a body asks for nothing.
@@ -67,6 +132,9 @@ pub(crate) fn scan(body: &[u8]) -> Result<Asked, Unreadable> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let seen = Seen::deserialize(&mut json).map_err(|_| Unreadable::NotAnObject)?;
     json.end().map_err(|_| Unreadable::NotAnObject)?;
+    if seen.folded && seen.model.is_some() {
+        return Err(Unreadable::Duplicate("model"));
+    }
     if let Some(field) = seen.duplicate {
         return Err(Unreadable::Duplicate(field));
     }
@@ -88,6 +156,8 @@ struct Seen {
     model: Option<Value>,
     stream: Option<Value>,
     duplicate: Option<&'static str>,
+    /// There is a `Model` or `MODEL`.
+    folded: bool,
     terms: Terms,
 }
 
@@ -116,6 +186,11 @@ impl<'de> Visitor<'de> for SeenVisitor {
                     map.next_value::<IgnoredAny>()?;
                     continue;
                 }
+                Key::FoldedModel => {
+                    map.next_value::<IgnoredAny>()?;
+                    seen.folded = true;
+                    continue;
+                }
                 Key::Term(term) => {
                     seen.terms.note(term, map.next_value::<&RawValue>()?.get());
                     continue;
@@ -131,6 +206,8 @@ impl<'de> Visitor<'de> for SeenVisitor {
 
 enum Key {
     Model,
+    /// `Model`: some readers, Go's above all, take it for `model`.
+    FoldedModel,
     Stream,
     Term(Term),
     Other,
@@ -139,8 +216,11 @@ enum Key {
 /// A field that bounds the answer or its price.
 #[derive(Clone, Copy)]
 enum Term {
-    MaxOutput,
+    MaxTokens,
+    MaxCompletionTokens,
+    MaxOutputTokens,
     Answers,
+    Prompt,
     Tier,
     Speed,
     Geo,
@@ -151,16 +231,19 @@ enum Term {
 }
 
 impl Term {
-    fn named(key: &str) -> Option<Self> {
+    fn named(key: &[u8]) -> Option<Self> {
         Some(match key {
-            "max_tokens" | "max_completion_tokens" | "max_output_tokens" => Self::MaxOutput,
-            "n" | "best_of" => Self::Answers,
-            "service_tier" | "serviceTier" => Self::Tier,
-            "speed" => Self::Speed,
-            "inference_geo" => Self::Geo,
-            "background" => Self::Background,
-            "stream_options" => Self::StreamOptions,
-            "generationConfig" | "generation_config" => Self::Generation,
+            b"max_tokens" => Self::MaxTokens,
+            b"max_completion_tokens" => Self::MaxCompletionTokens,
+            b"max_output_tokens" => Self::MaxOutputTokens,
+            b"n" | b"best_of" => Self::Answers,
+            b"prompt" => Self::Prompt,
+            b"service_tier" | b"serviceTier" => Self::Tier,
+            b"speed" => Self::Speed,
+            b"inference_geo" => Self::Geo,
+            b"background" => Self::Background,
+            b"stream_options" => Self::StreamOptions,
+            b"generationConfig" | b"generation_config" => Self::Generation,
             _ => return None,
         })
     }
@@ -169,25 +252,52 @@ impl Term {
 impl Terms {
     /// Takes a value as it stands in the body. One of another type says nothing here; its provider will refuse it.
     fn note(&mut self, term: Term, json: &str) {
-        let word = json.trim_matches('"');
+        let word = || serde_json::from_str::<String>(json).unwrap_or_default();
         match term {
-            Term::MaxOutput => self.max_output = self.max_output.max(count(json)),
-            Term::Answers => self.answers = self.answers.max(count(json)),
-            Term::Tier => self.tier = tier(json).or(self.tier),
-            Term::Speed => self.fast |= word == "fast",
-            Term::Geo => self.us_only |= word == "us",
+            Term::MaxTokens => self.max_tokens.note(json),
+            Term::MaxCompletionTokens => self.max_completion_tokens.note(json),
+            Term::MaxOutputTokens => self.max_output_tokens.note(json),
+            Term::Answers => self.note_answers(json),
+            Term::Prompt => self.prompts = self.prompts.max(Some(prompts(json))),
+            Term::Tier => self.tier = tier(&word()).or(self.tier),
+            Term::Speed => self.fast |= word() == "fast",
+            Term::Geo => self.us_only |= word() == "us",
             Term::Background => self.background |= json == "true",
             Term::StreamOptions => {
                 self.include_usage |= serde_json::from_str::<StreamOptions>(json).is_ok_and(|options| options.include_usage);
             }
-            Term::Generation => {
-                if let Ok(config) = serde_json::from_str::<Generation<'_>>(json) {
-                    let count = |value: Option<&RawValue>| value.and_then(|value| count(value.get()));
-                    self.max_output = self.max_output.max(count(config.max_output_tokens));
-                    self.answers = self.answers.max(count(config.candidate_count));
+            Term::Generation => match serde_json::from_str::<Generation<'_>>(json) {
+                Ok(config) => {
+                    if let Some(most) = config.max_output_tokens {
+                        self.max_generated.note(most.get());
+                    }
+                    if let Some(answers) = config.candidate_count {
+                        self.note_answers(answers.get());
+                    }
                 }
-            }
+                // A field stands there twice, or it is no object.
+                Err(_) => {
+                    self.max_generated = Limit::Open;
+                    self.answers = Some(MOST_ANSWERS);
+                }
+            },
         }
+    }
+
+    fn note_answers(&mut self, json: &str) {
+        let count = if json == "null" { None } else { Some(count(json).unwrap_or(MOST_ANSWERS).min(MOST_ANSWERS)) };
+        self.answers = self.answers.max(count);
+    }
+}
+
+/// How many prompts a `prompt` is: an array may hold several, or the tokens of one.
+fn prompts(json: &str) -> u64 {
+    let is_one = |first: Option<char>| first.is_none_or(|first| first.is_ascii_digit() || first == '-' || first == ']');
+    match json.strip_prefix('[') {
+        Some(rest) if !is_one(rest.trim_start().chars().next()) => {
+            serde_json::from_str::<Vec<IgnoredAny>>(json).map_or(1, |prompts| prompts.len() as u64)
+        }
+        _ => 1,
     }
 }
 
@@ -217,8 +327,9 @@ fn count(json: &str) -> Option<u64> {
     })
 }
 
-fn tier(json: &str) -> Option<Tier> {
-    Some(match json.strip_prefix('"')?.strip_suffix('"')? {
+fn tier(word: &str) -> Option<Tier> {
+    Some(match word {
+        "" => return None,
         "auto" | "default" | "standard" | "standard_only" => Tier::Standard,
         "flex" => Tier::Flex,
         "batch" => Tier::Batch,
@@ -230,7 +341,8 @@ fn tier(json: &str) -> Option<Tier> {
 
 impl<'de> Deserialize<'de> for Key {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(KeyVisitor)
+        // As bytes: half of a surrogate pair is a key like any other in the readers of some providers, and no text here.
+        deserializer.deserialize_bytes(KeyVisitor)
     }
 }
 
@@ -243,10 +355,11 @@ impl Visitor<'_> for KeyVisitor {
         f.write_str("a key")
     }
 
-    fn visit_str<E: Error>(self, key: &str) -> Result<Key, E> {
+    fn visit_bytes<E: Error>(self, key: &[u8]) -> Result<Key, E> {
         Ok(match key {
-            "model" => Key::Model,
-            "stream" => Key::Stream,
+            b"model" => Key::Model,
+            b"stream" => Key::Stream,
+            _ if key.eq_ignore_ascii_case(b"model") => Key::FoldedModel,
             _ => Term::named(key).map_or(Key::Other, Key::Term),
         })
     }
@@ -330,6 +443,7 @@ mod tests {
             (r#"{"mod\u0065l":"\u0061\/\ud83d\ude00"}"#, asked(Some("a/😀"), None)),
             (r#"{"model":null,"stream":null}"#, asked(None, None)),
             (r#"{"Model":"a","STREAM":3}"#, asked(None, None)),
+            (r#"{"\ud800":1,"model":"a","\udc00":{"\ud800":"\udfff"}}"#, asked(Some("a"), None)),
         ] {
             assert_eq!(scan(body.as_bytes()), expected, "{body}");
         }
@@ -348,6 +462,8 @@ mod tests {
             (r#"{"model":"a","x":1,"model":"a"}"#, Unreadable::Duplicate("model")),
             (r#"{"model":"a","mod\u0065l":"b"}"#, Unreadable::Duplicate("model")),
             (r#"{"stream":true,"model":"a","stream":true}"#, Unreadable::Duplicate("stream")),
+            (r#"{"model":"cheap","Model":"dear"}"#, Unreadable::Duplicate("model")),
+            (r#"{"MODEL":"dear","model":"cheap"}"#, Unreadable::Duplicate("model")),
             (r#"{"model":["a"]}"#, Unreadable::ModelType),
             (r#"{"model":{"a":{}}}"#, Unreadable::ModelType),
             (r#"{"model":1.5}"#, Unreadable::ModelType),
@@ -361,30 +477,49 @@ mod tests {
     }
 
     #[test]
-    fn what_bounds_an_answer_is_found_in_any_protocols_words() {
-        let terms = |body: &str| scan(body.as_bytes()).unwrap().terms;
+    fn what_bounds_an_answer_is_found_in_the_endpoints_own_words() {
+        use Endpoint as E;
+        for (endpoint, body, most, answers) in [
+            (E::OpenaiChat, r#"{"max_tokens":10}"#, Some(10), 1),
+            (E::OpenaiChat, r#"{"max_tokens":10,"max_completion_tokens":20,"n":3}"#, Some(20), 3),
+            (E::OpenaiChat, r#"{"max_tokens":null,"max_completion_tokens":20,"n":null}"#, Some(20), 1),
+            (E::OpenaiChat, r#"{"max_output_tokens":10,"generationConfig":{"maxOutputTokens":1}}"#, None, 1),
+            (E::OpenaiResponses, r#"{"max_output_tokens":1e3,"max_tokens":1}"#, Some(1000), 1),
+            (E::AnthropicMessages, r#"{"max_tokens":1e400}"#, Some(u64::MAX), 1),
+            // Readers differ on which of two counts, and on what these mean: so nothing is limited.
+            (E::OpenaiChat, r#"{"max_tokens":1,"max_tokens":null}"#, None, 1),
+            (E::OpenaiChat, r#"{"max_tokens":null,"max_tokens":1}"#, None, 1),
+            (E::OpenaiChat, r#"{"max_tokens":0}"#, None, 1),
+            (E::OpenaiChat, r#"{"max_tokens":-1,"n":"x"}"#, None, 128),
+            (E::OpenaiChat, r#"{"n":1e9}"#, None, 128),
+            (E::OpenaiCompletions, r#"{"prompt":["a","b","c"],"best_of":2,"max_tokens":5}"#, Some(5), 6),
+            (E::OpenaiCompletions, r#"{"prompt":[1,2,3]}"#, None, 1),
+            (E::OpenaiCompletions, r#"{"prompt":[[1,2],[3]]}"#, None, 2),
+            (E::OpenaiCompletions, r#"{"prompt":"[["}"#, None, 1),
+            (E::GeminiGenerate, r#"{"generationConfig":{"maxOutputTokens":"64","candidateCount":2,"x":[1e400]}}"#, Some(64), 2),
+            (E::GeminiGenerate, r#"{"generation_config":{"max_output_tokens":7}}"#, Some(7), 1),
+            (E::GeminiGenerate, r#"{"generationConfig":{"candidateCount":1,"candidateCount":8}}"#, None, 128),
+            (E::GeminiGenerate, r#"{"generationConfig":3,"max_tokens":1}"#, None, 128),
+        ] {
+            let terms = scan(body.as_bytes()).unwrap().terms;
+            assert_eq!((terms.max_output(endpoint), terms.answers()), (most, answers), "{body}");
+        }
+    }
+
+    #[test]
+    fn the_class_of_service_is_found() {
         let plain = Terms::default();
         for (body, expected) in [
-            (r#"{"max_tokens":10}"#, Terms { max_output: Some(10), ..plain }),
-            (r#"{"max_tokens":10,"max_completion_tokens":20,"n":3}"#, Terms { max_output: Some(20), answers: Some(3), ..plain }),
-            (r#"{"max_output_tokens":1e3,"max_output_tokens":5}"#, Terms { max_output: Some(1000), ..plain }),
-            (r#"{"max_tokens":1e400}"#, Terms { max_output: Some(u64::MAX), ..plain }),
-            (r#"{"max_tokens":-1,"n":"x","service_tier":7,"speed":{},"background":1}"#, plain),
+            (r#"{"service_tier":7,"speed":{},"background":1}"#, plain),
             (r#"{"service_tier":"flex"}"#, Terms { tier: Some(Tier::Flex), ..plain }),
             (r#"{"service_tier":"fast"}"#, Terms { tier: Some(Tier::Priority), ..plain }),
-            (r#"{"speed":"fast","inference_geo":"us"}"#, Terms { fast: true, us_only: true, ..plain }),
+            (r#"{"speed":"\u0066ast","inference_geo":"us"}"#, Terms { fast: true, us_only: true, ..plain }),
             (r#"{"stream_options":{"include_usage":true,"x":1}}"#, Terms { include_usage: true, ..plain }),
             (r#"{"stream_options":{"include_usage":false}}"#, plain),
             (r#"{"stream_options":null}"#, plain),
             (r#"{"background":true}"#, Terms { background: true, ..plain }),
-            (
-                r#"{"generationConfig":{"maxOutputTokens":"64","candidateCount":2,"x":[1e400]}}"#,
-                Terms { max_output: Some(64), answers: Some(2), ..plain },
-            ),
-            (r#"{"generation_config":{"max_output_tokens":7}}"#, Terms { max_output: Some(7), ..plain }),
-            (r#"{"generationConfig":3}"#, plain),
         ] {
-            assert_eq!(terms(body), expected, "{body}");
+            assert_eq!(scan(body.as_bytes()).unwrap().terms, expected, "{body}");
         }
     }
 

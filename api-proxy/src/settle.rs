@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::time::Instant;
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use wire::{DeviceId, ModelName, RequestId};
 
 use crate::{
@@ -45,6 +45,7 @@ pub(crate) struct Entry {
     arrived: Instant,
     record: Record,
     reservation: Option<Reservation>,
+    room: Option<OwnedSemaphorePermit>,
     /// Gone once the record is settled.
     ledger: Option<Ledger>,
 }
@@ -95,7 +96,7 @@ impl Entry {
             status: HUNG_UP,
             outcome: RecordOutcome::Cancelled,
         };
-        Self { arrived: arrival.instant, record, reservation: None, ledger: Some(Arc::clone(ledger)) }
+        Self { arrived: arrival.instant, record, reservation: None, room: None, ledger: Some(Arc::clone(ledger)) }
     }
 
     pub(crate) fn request(&self) -> RequestId {
@@ -135,6 +136,11 @@ impl Entry {
         self.reservation.map_or(0, |reservation| reservation.nano)
     }
 
+    /// The room that the request's body takes is free again when the entry goes.
+    pub(crate) fn keep(&mut self, room: OwnedSemaphorePermit) {
+        self.room = Some(room);
+    }
+
     /// What was set aside goes with the entry from now on.
     pub(crate) fn hold(&mut self, reservation: Reservation) {
         self.reservation = Some(reservation);
@@ -159,6 +165,7 @@ impl Entry {
             arrived: self.arrived,
             record: self.record.clone(),
             reservation: self.reservation.take(),
+            room: self.room.take(),
             ledger: self.ledger.take(),
         }
     }
@@ -195,8 +202,14 @@ impl Entry {
     }
 }
 
-impl Drop for Entry {
-    fn drop(&mut self) {
+impl Entry {
+    /// Whether its record has been taken, or it was handed over.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.ledger.is_none()
+    }
+
+    /// Whoever held it went away without a word.
+    pub(crate) fn settle_dropped(&mut self) {
         if thread::panicking() {
             if self.record.status == HUNG_UP {
                 self.record.status = http::StatusCode::INTERNAL_SERVER_ERROR.as_u16();
@@ -205,6 +218,12 @@ impl Drop for Entry {
         } else {
             self.settle(RecordOutcome::Cancelled);
         }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.settle_dropped();
     }
 }
 

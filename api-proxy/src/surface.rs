@@ -271,6 +271,12 @@ impl Endpoint {
         }
     }
 
+    /// Whether its answer is vectors, which have no words.
+    #[must_use]
+    pub const fn is_embedding(self) -> bool {
+        matches!(self, Self::OpenaiEmbeddings | Self::GeminiEmbed | Self::GeminiBatchEmbed | Self::OllamaEmbed)
+    }
+
     /// Whether a provider does it for nothing.
     #[must_use]
     pub const fn is_free(self) -> bool {

@@ -21,7 +21,7 @@ use skim::Skimmer;
 use text::{Characters, Tally};
 use told::Told;
 
-use crate::{Usage, provider::ProviderKind, surface::Endpoint};
+use crate::{Tier, Usage, provider::ProviderKind, surface::Endpoint};
 
 /// The most words that are gathered: a million tokens, more than any model answers with. What comes after is only counted.
 pub(crate) const WORDS_BYTES: usize = 4 * 1024 * 1024;
@@ -113,6 +113,8 @@ pub(crate) struct Reading {
     pub(crate) ended: bool,
     /// Whether the provider told of an error inside the answer. `response.failed` is both an error and an end.
     pub(crate) failed: bool,
+    /// The class of service that the answer names, also where it tells nothing else.
+    pub(crate) tier: Option<Tier>,
     /// How much text there was, for an estimate.
     pub(crate) text: Characters,
     /// The answer's words, where they were to be gathered, with JSON's escapes as they came.
@@ -232,6 +234,7 @@ impl Answer {
             usage: self.told.usage(self.streamed, self.ended),
             ended: self.ended,
             failed: self.failed,
+            tier: self.told.tier,
             text: self.tally.characters,
             words: self.words.as_mut().map(|words| Bytes::from(std::mem::take(words)).into()),
         };

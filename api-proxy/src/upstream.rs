@@ -20,7 +20,10 @@ mod request;
 mod tests;
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -113,6 +116,8 @@ pub(crate) struct Call<'a> {
     /// The caller's headers.
     pub(crate) headers: &'a HeaderMap,
     pub(crate) body: &'a Content,
+    /// Set when a connection is there and the request is about to go out: from then on somebody may work for it.
+    pub(crate) contacted: &'a AtomicBool,
 }
 
 /// What the caller's path says beside the endpoint.
@@ -256,7 +261,13 @@ impl Upstream {
             };
             let Some((address, pool)) = &self.stations[chosen].way else { break };
             tried.push(chosen);
-            let asked = timeout(self.tuning.first_byte, exchange(pool, self.tuning.idle, |version| address.request(call, version)));
+            let asked = timeout(
+                self.tuning.first_byte,
+                exchange(pool, self.tuning.idle, |version| {
+                    call.contacted.store(true, Ordering::Relaxed);
+                    address.request(call, version)
+                }),
+            );
             let (news, came) = match asked.await {
                 Ok(Ok(begun)) => match judge(address.channel.kind, &begun) {
                     Verdict::Good => {
@@ -379,7 +390,7 @@ fn judge(kind: ProviderKind, begun: &Begun) -> Verdict {
         300..=399 => Verdict::Redirect,
         401 | 402 => Verdict::KeyRefused,
         403 => Verdict::NotForThisKey,
-        400 if kind == ProviderKind::Gemini && says_key_is_invalid(first) => Verdict::KeyRefused,
+        400 if says_key_is_invalid(kind, first) => Verdict::KeyRefused,
         429 if memmem::find(first, b"\"enforced_spend_limit_reached\"").is_some() => Verdict::Busy(SPENT_REST),
         429 => Verdict::Busy(asked_rest(&begun.headers).unwrap_or(USUAL_REST)),
         500.. => Verdict::Failed,
@@ -387,12 +398,17 @@ fn judge(kind: ProviderKind, begun: &Begun) -> Verdict {
     }
 }
 
-/// Google refuses a key with status 400, like any other mistake. Its reason is told by the field that it stands in: a caller's own
-/// text may come back in such an answer, but not there.
-fn says_key_is_invalid(body: &[u8]) -> bool {
-    memmem::find_iter(body, b"\"reason\"").any(|at| {
-        let value = body[at + b"\"reason\"".len()..].trim_ascii_start().strip_prefix(b":");
-        value.is_some_and(|value| value.trim_ascii_start().starts_with(b"\"API_KEY_INVALID\""))
+/// Google and xAI refuse a key with status 400, like any other mistake; xAI quotes a part of it. What it was is told by the field in
+/// which it stands: a caller's own text may come back in such an answer, but not there.
+fn says_key_is_invalid(kind: ProviderKind, body: &[u8]) -> bool {
+    let (field, begins) = match kind {
+        ProviderKind::Gemini => ("\"reason\"", "\"API_KEY_INVALID\""),
+        ProviderKind::Xai => ("\"error\"", "\"Incorrect API key provided"),
+        _ => return false,
+    };
+    memmem::find_iter(body, field).any(|at| {
+        let value = body[at + field.len()..].trim_ascii_start().strip_prefix(b":");
+        value.is_some_and(|value| value.trim_ascii_start().starts_with(begins.as_bytes()))
     })
 }
 

@@ -562,3 +562,97 @@ async fn counting_tokens_is_free() {
     let record = world.record().await;
     assert_eq!((record.cost_nano, record.estimated, record.outcome), (0, false, RecordOutcome::Complete));
 }
+
+#[tokio::test]
+async fn what_is_paid_for_is_what_runs() {
+    for (path, body) in [
+        ("/openai/deployments/gpt-5.4-mini/chat/completions", r#"{"model":"gpt-5.5","messages":[]}"#),
+        ("/openai/deployments/local%2Fa/chat/completions", r#"{"model":"gpt-5.5","messages":[]}"#),
+        ("/v1beta/models/gemini-2.5-flash:generateContent", r#"{"model":"models/gemini-3.1-pro-preview"}"#),
+    ] {
+        let world = World::new([]).await;
+        let response = world.post(path, body).await;
+        let told = (response.status().as_u16(), response.headers()["x-1k4-error"].to_str().unwrap());
+        assert_eq!(told, (400, "model_mismatch"), "{path} {body}");
+        assert_eq!(world.provider.contacts(), 0);
+    }
+    let answer = r#"{"usageMetadata":{"promptTokenCount":1,"totalTokenCount":1}}"#;
+    let world = World::new([Act::Say(200, JSON, answer.into())]).await;
+    let body = r#"{"model":"models/gemini-2.5-flash","contents":[]}"#;
+    assert_eq!(text(world.post("/v1beta/models/gemini-2.5-flash:countTokens", body).await).await.0, 200);
+}
+
+#[tokio::test]
+async fn who_leaves_before_a_word_owes_the_prompt_and_whom_the_provider_leaves_owes_nothing() {
+    let prompt = "word ".repeat(100);
+    let body = format!(
+        r#"{{"model":"gpt-5.4-mini","stream":true,"stream_options":{{"include_usage":true}},"messages":[{{"role":"user","content":"{prompt}"}}]}}"#
+    );
+    let (_go, held) = watch::channel(false);
+    let world = World::new([Act::Hold(held, SSE, Vec::new())]).await;
+    {
+        let mut asking = std::pin::pin!(world.post(CHAT, body.clone()));
+        while world.provider.contacts() == 0 {
+            assert!(timeout(Duration::from_millis(5), &mut asking).await.is_err());
+        }
+    }
+    let record = world.record().await;
+    assert_eq!((record.status, record.outcome, record.estimated), (499, RecordOutcome::Cancelled, true));
+    assert_eq!((record.input_tokens, record.output_tokens), (Some(body.len() as u64 / 5), Some(0)));
+
+    for answer in ["data: {\"error\":{\"message\":\"overloaded\"}}\n\n", ": ping\n\n"] {
+        let world = World::new([Act::Say(200, SSE, answer.into())]).await;
+        assert_eq!(text(world.post(CHAT, body.clone()).await).await, (200, answer.into()));
+        let record = world.record().await;
+        assert_eq!((record.cost_nano, record.input_tokens), (0, None), "{answer}");
+        assert!(matches!(record.outcome, RecordOutcome::Failed(_)));
+    }
+}
+
+#[tokio::test]
+async fn an_estimate_has_the_class_of_service_that_was_given() {
+    let answer =
+        |tier: &str| format!("data: {{{tier}\"choices\":[{{\"delta\":{{\"content\":\"Hello world\"}}}}]}}\n\ndata: [DONE]\n\n");
+    let cost = async |asked: &str, told: &str| {
+        let world = World::new([Act::Say(200, SSE, answer(told).into())]).await;
+        let body =
+            format!(r#"{{"model":"gpt-5.4-mini",{asked}"stream":true,"messages":[{{"role":"user","content":"Say hello"}}]}}"#);
+        text(world.post(CHAT, body).await).await;
+        world.record().await.cost_nano
+    };
+    let standard = 9 * 750 + 2 * 4500;
+    assert_eq!(cost("", "").await, standard);
+    assert_eq!(cost("\"service_tier\":\"flex\",", "").await, (standard + 1) / 2);
+    assert_eq!(cost("\"service_tier\":\"flex\",", "\"service_tier\":\"default\",").await, standard);
+    assert_eq!(cost("", "\"service_tier\":\"priority\",").await, 2 * standard);
+}
+
+#[tokio::test]
+async fn usage_that_was_told_is_exact_also_without_the_streams_end() {
+    let told = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":5,\"total_tokens\":8}}\n\n";
+    let (say, act) = live(SSE);
+    let world = World::new([act]).await;
+    say.send(Ok(told.into())).await.unwrap();
+    let mut body = world.post(CHAT, STREAMED).await.into_body();
+    first(&mut body).await;
+    drop(body);
+    let record = world.record().await;
+    assert_eq!((record.cost_nano, record.estimated, record.outcome), (24_750, false, RecordOutcome::Cancelled));
+}
+
+#[tokio::test]
+async fn a_picture_is_paid_for_when_its_caller_left() {
+    let (say, act) = live(SSE);
+    let world = World::new([act]).await;
+    say.send(Ok("event: image_generation.partial_image\ndata: {\"b64_json\":\"AAAA\"}\n\n".into())).await.unwrap();
+    let asked = r#"{"model":"gpt-image-1.5","prompt":"a cat","stream":true}"#;
+    let mut body = world.post("/v1/images/generations", asked).await.into_body();
+    first(&mut body).await;
+    drop(body);
+    let last = "event: image_generation.completed\ndata: {\"type\":\"image_generation.completed\",\"usage\":{\"input_tokens\":10,\"output_tokens\":1000,\"total_tokens\":1010,\"input_tokens_details\":{\"text_tokens\":10,\"image_tokens\":0}}}\n\n";
+    say.send(Ok(last.into())).await.unwrap();
+    drop(say);
+    let record = world.record().await;
+    assert_eq!((record.input_tokens, record.output_tokens, record.estimated), (Some(10), Some(1000), false));
+    assert!(record.cost_nano > 1_000_000, "{record:?}");
+}

@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use api_proxy::{Proxy, Record, Tuning, Upstream};
@@ -33,6 +34,9 @@ use crate::{
 
 /// The folder, below that of the data, where what requests cost stands until it is in the database.
 const JOURNAL: &str = "journal";
+
+/// How often a Lab that stops looks whether something still runs.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A Lab that is ready to serve.
 pub struct App {
@@ -165,6 +169,9 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
     edge::serve(listener, tls, router, limits, stopping).await;
     gateway.close();
     following.abort();
+    // Answers that are paid for are read on after their callers have gone. One that takes longer is in the journal, and is written
+    // when the Lab starts again.
+    let _ = tokio::time::timeout(limits.drain, all_settled(&meter)).await;
     meter.flush().await;
     ended.cancel();
     // A part that panicked was reported by the hook, and keeps nobody from closing the store.
@@ -174,4 +181,11 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
     }
     drop((meter, revocations));
     store.close().await
+}
+
+/// Waits until no request runs. Nobody is told when one ends: it happens once, and looking costs nothing.
+async fn all_settled(meter: &Meter) {
+    while meter.load().running > 0 {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }

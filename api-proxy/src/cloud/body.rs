@@ -14,7 +14,7 @@ use wire::Content;
 
 use super::{Flight, HangUp, drain, recordable};
 use crate::{
-    Aborted, NotAdmitted, Protocol, ProviderKind, RecordOutcome, Usage,
+    Aborted, NotAdmitted, Protocol, RecordOutcome, Usage,
     error::ProxyError,
     estimate,
     manners::{Manners, Tail},
@@ -24,6 +24,9 @@ use crate::{
 
 /// A provider's own answer was an error, which the caller got as it was.
 const PROVIDER_ERROR: RecordOutcome = RecordOutcome::Failed("provider_error");
+/// The provider broke off, or fell silent.
+const UPSTREAM_ERROR: RecordOutcome = RecordOutcome::Failed("upstream_error");
+const UPSTREAM_TIMEOUT: RecordOutcome = RecordOutcome::Failed("upstream_timeout");
 /// The stream ended without its protocol's own end.
 const TRUNCATED: RecordOutcome = RecordOutcome::Failed("upstream_truncated");
 
@@ -59,7 +62,6 @@ impl Drop for CloudBody {
 pub(crate) struct Passage {
     /// `None` once the request is settled, or is about to be by whoever counts its tokens.
     flight: Option<Flight>,
-    kind: ProviderKind,
     status: StatusCode,
     /// Whose errors are spoken; `None` when nobody listens.
     protocol: Option<Protocol>,
@@ -100,7 +102,6 @@ impl Passage {
         flight.entry.note_status(status);
         let mut body = Self {
             flight: Some(flight),
-            kind: answer.kind,
             status,
             protocol,
             manners,
@@ -152,12 +153,17 @@ impl Passage {
     /// The caller went away: whoever stops then is dropped, and what is paid for all the same is read to its end.
     fn hung_up(mut self: Box<Self>) {
         let Some(flight) = &self.flight else { return };
-        let drains = flight.account.hang_up(Some(self.kind)) == HangUp::Drains;
-        if drains && self.status.is_success() && matches!(self.stage, Stage::Passing(_)) {
-            let places = Arc::clone(&flight.account.drains);
+        let drains = flight.account.hang_up() == HangUp::Drains;
+        if drains && !self.had_all() && self.status.is_success() && matches!(self.stage, Stage::Passing(_)) {
+            let (places, limit) = (Arc::clone(&flight.account.drains), flight.account.drain_limit());
             self.protocol = None;
-            drain(&places, async move { self.read_to_end().await });
+            drain(&places, limit, async move { self.read_to_end().await });
         }
+    }
+
+    /// A caller who does not wait for the end after the last word has had the whole answer.
+    fn had_all(&self) -> bool {
+        self.next.is_none() && self.protocol.is_some() && self.tap.has_ended()
     }
 
     /// Reads to the end for the sake of the bill.
@@ -205,14 +211,11 @@ impl Passage {
             Some(_) if self.manners == Manners::Events && !reading.ended => TRUNCATED,
             Some(_) => RecordOutcome::Complete,
         };
-        match flight.account.known(&reading) {
-            _ if !self.status.is_success() => flight.entry.settle(outcome),
-            Some(usage) => flight.settle(&usage, false, outcome),
-            None => {
-                if let Some(counting) = flight.estimate(reading, outcome) {
-                    self.stage = Stage::Counting(counting);
-                }
-            }
+        let came_to_nothing = matches!(outcome, PROVIDER_ERROR | TRUNCATED) && reading.usage.is_none() && reading.text.all() == 0;
+        if !self.status.is_success() || came_to_nothing {
+            flight.entry.settle(outcome);
+        } else if let Some(counting) = flight.settle_by(reading, outcome) {
+            self.stage = Stage::Counting(counting);
         }
     }
 
@@ -231,11 +234,14 @@ impl Passage {
     /// Settles what did not come to its end.
     fn cut_short(&mut self, flight: Flight, outcome: RecordOutcome) {
         let reading = self.tap.reading();
-        if self.status.is_success() {
-            // It settles when it is counted, whether anybody waits for that or not.
-            drop(flight.estimate(reading, outcome));
-        } else {
+        // Whom the provider left before a word owes nothing; who left the provider owes what it had begun to do.
+        let came_to_nothing =
+            matches!(outcome, UPSTREAM_ERROR | UPSTREAM_TIMEOUT) && reading.usage.is_none() && reading.text.all() == 0;
+        if !self.status.is_success() || came_to_nothing {
             flight.settle_unused(outcome);
+        } else {
+            // It settles when it is counted, whether anybody waits for that or not.
+            drop(flight.settle_by(reading, outcome));
         }
     }
 }
@@ -255,9 +261,13 @@ impl Flight {
         self.entry.settle(outcome);
     }
 
-    /// Settles by what the provider told so far, and for the rest by what has passed. Where the request's words were kept for it
+    /// Settles by what the provider told, and where that is not all by what has passed. Where the request's words were kept for it
     /// their tokens are counted, away from the runtime; otherwise lengths must do.
-    fn estimate(mut self, reading: Reading, outcome: RecordOutcome) -> Option<JoinHandle<()>> {
+    fn settle_by(mut self, reading: Reading, outcome: RecordOutcome) -> Option<JoinHandle<()>> {
+        if let Some(usage) = self.account.known(&reading) {
+            self.settle(&usage, false, outcome);
+            return None;
+        }
         if self.account.endpoint.is_free() {
             self.settle_unused(outcome);
             return None;
@@ -266,11 +276,13 @@ impl Flight {
         match self.account.request.take().zip(runtime) {
             Some((request, runtime)) => Some(runtime.spawn_blocking(move || {
                 let whole = estimate::counted(self.account.endpoint, &self.account.model.id, &request, &reading);
-                self.settle(&Usage { whole, iterations: Vec::new() }, true, outcome);
+                let usage = self.account.as_asked(whole, &reading);
+                self.settle(&usage, true, outcome);
             })),
             None => {
                 let whole = estimate::guessed(self.account.request_bytes, &reading);
-                self.settle(&Usage { whole, iterations: Vec::new() }, true, outcome);
+                let usage = self.account.as_asked(whole, &reading);
+                self.settle(&usage, true, outcome);
                 None
             }
         }
@@ -281,15 +293,10 @@ impl Drop for Passage {
     /// It ends before its end, unless it is over.
     fn drop(&mut self) {
         let Some(flight) = self.flight.take() else { return };
-        // A caller who does not wait for the end after the last word has had the whole answer.
-        let had_all = self.next.is_none() && self.protocol.is_some() && self.tap.has_ended();
-        if !had_all {
-            return self.cut_short(flight, RecordOutcome::Cancelled);
-        }
-        let reading = self.tap.reading();
-        match flight.account.known(&reading) {
-            Some(usage) => flight.settle(&usage, false, RecordOutcome::Complete),
-            None => drop(flight.estimate(reading, RecordOutcome::Complete)),
+        if self.had_all() {
+            drop(flight.settle_by(self.tap.reading(), RecordOutcome::Complete));
+        } else {
+            self.cut_short(flight, RecordOutcome::Cancelled);
         }
     }
 }

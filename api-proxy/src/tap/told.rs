@@ -15,7 +15,7 @@ pub(super) struct Told {
     pub(super) shape: Shape,
     /// The last usage that was an object, as it came.
     usage: Vec<u8>,
-    tier: Option<Tier>,
+    pub(super) tier: Option<Tier>,
     anthropic: Anthropic,
     /// Web searches of OpenAI's.
     searches: u64,

@@ -102,7 +102,16 @@ async fn send(upstream: &Upstream, body: &'static [u8], headers: &HeaderMap) -> 
     let (model, body) = (model(), Content::from(Bytes::from_static(body)));
     let endpoint = Endpoint::OpenaiChat;
     upstream
-        .send(&Call { model: &model, endpoint, name: "gpt-5.5", query: None, addressing: Addressing::Usual, headers, body: &body })
+        .send(&Call {
+            model: &model,
+            endpoint,
+            name: "gpt-5.5",
+            query: None,
+            addressing: Addressing::Usual,
+            headers,
+            body: &body,
+            contacted: &AtomicBool::new(false),
+        })
         .await
 }
 
@@ -194,6 +203,7 @@ fn every_kind_has_its_paths_and_its_key() {
             addressing: Addressing::Usual,
             headers: &no_headers,
             body: &body,
+            contacted: &AtomicBool::new(false),
         };
         let address = Address::new(channel.clone()).unwrap();
         let request = address.takes(&call).then(|| address.request(&call, dial::Version::Http1).unwrap());
@@ -396,20 +406,21 @@ async fn the_last_answer_is_given_back_and_no_more_than_three_are_asked() {
 }
 
 #[tokio::test]
-async fn googles_refused_key_is_the_operators() {
-    let fake = Fake::new(|number, _| {
-        error(
-            400,
-            [
-                "{\"error\":{\"details\":[{\"reason\" : \"API_KEY_INVALID\"}]}}",
-                "{\"m\":\"\\\"reason\\\":\\\"API_KEY_INVALID\\\"\"}",
-            ][number],
-        )
-    })
-    .await;
-    let ask_new = async || ask(&Upstream::new(vec![channel("a", ProviderKind::Gemini, &fake.base)], &tls(), SHORT)).await;
-    assert_eq!(ask_new().await, Err(NoAnswer::KeyRefused));
-    assert_eq!(ask_new().await.map(|read| read.status), Ok(400));
+async fn a_key_that_is_refused_with_400_is_the_operators() {
+    let xai = "{\"code\":\"Client specified an invalid argument\",\"error\" : \"Incorrect API key provided: xa***42.\"}";
+    for (kind, refused, quoted) in [
+        (
+            ProviderKind::Gemini,
+            "{\"error\":{\"details\":[{\"reason\" : \"API_KEY_INVALID\"}]}}",
+            "{\"m\":\"\\\"reason\\\":\\\"API_KEY_INVALID\\\"\"}",
+        ),
+        (ProviderKind::Xai, xai, "{\"error\":\"\\\"error\\\":\\\"Incorrect API key provided\\\"\"}"),
+    ] {
+        let fake = Fake::new(move |number, _| error(400, [refused, quoted][number])).await;
+        let ask_new = async || ask(&Upstream::new(vec![channel("a", kind, &fake.base)], &tls(), SHORT)).await;
+        assert_eq!(ask_new().await, Err(NoAnswer::KeyRefused), "{kind:?}");
+        assert_eq!(ask_new().await.map(|read| read.status), Ok(400), "{kind:?}");
+    }
 }
 
 #[tokio::test]
