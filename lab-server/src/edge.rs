@@ -43,7 +43,7 @@ pub struct Limits {
     pub head: Duration,
     /// For a connection on which no request runs.
     pub idle: Duration,
-    /// For a caller who takes nothing of an answer that is there for them (HTTP/1; over HTTP/2 the answer's maker bounds it).
+    /// For a caller who takes nothing of an answer that is there for them.
     pub stall: Duration,
     /// For requests that run when the Lab is told to stop.
     pub drain: Duration,

@@ -4,7 +4,7 @@
 //! certificate.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -17,10 +17,11 @@ use axum::{
     Json, Router,
     body::Body,
     extract::State,
+    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
 };
-use http::{Request, StatusCode, header};
+use http::{Request, StatusCode, header, uri::Authority};
 use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
@@ -79,7 +80,7 @@ impl Operator {
         let router = routes(parts);
         match self.tls {
             Some(tls) => edge::serve(self.listener, tls, router, self.limits, stop.cancelled_owned()).await,
-            None => plain(self.listener, router, self.limits, stop).await,
+            None => plain(self.listener, router.layer(middleware::from_fn(asked_by_this_machine)), self.limits, stop).await,
         }
     }
 }
@@ -92,6 +93,16 @@ fn routes(parts: Parts) -> Router {
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .with_state(parts)
+}
+
+/// A page in the operator's browser can make its own name mean this address. It cannot make the browser ask for another name.
+async fn asked_by_this_machine(request: Request<Body>, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
+    let is_local = host.is_some_and(|host| {
+        let name = host.host().trim_matches(['[', ']']);
+        name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    });
+    if is_local { next.run(request).await } else { ApiError::NotFound.into_response() }
 }
 
 async fn metrics(State(parts): State<Parts>) -> Response {

@@ -6,7 +6,10 @@
 use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -24,8 +27,8 @@ use super::{Limits, Protocol, peer::Place};
 enum State {
     /// A head is arriving.
     Head(Instant),
-    /// So many requests run; since when the peer takes nothing of what they answer.
-    Busy { running: usize, stalled: Option<Instant> },
+    /// So many requests run.
+    Busy(usize),
     /// Nothing.
     Idle(Instant),
 }
@@ -33,10 +36,20 @@ enum State {
 /// A connection's clock; clones show the same time.
 #[derive(Clone)]
 pub(super) struct Clock {
-    state: Arc<Mutex<State>>,
+    /// With the time since which the peer takes nothing of what is there for it.
+    state: Arc<Mutex<(State, Option<Instant>)>>,
+    /// Over HTTP/2, where a caller may take bytes of the connection and none of an answer: when each answer last gave something that
+    /// nobody has asked to go on from.
+    given: Arc<Mutex<Vec<Weak<Given>>>>,
+    started: Instant,
     protocol: Protocol,
     limits: Limits,
 }
+
+/// When an answer last gave a piece, in milliseconds since the clock was started; 0 while it is asked for the next one, which its
+/// maker may take any time for.
+#[derive(Default)]
+struct Given(AtomicU64);
 
 impl Clock {
     /// Over HTTP/1 a head is expected at once; HTTP/2 begins with settings.
@@ -46,7 +59,7 @@ impl Clock {
             Protocol::Http1 => State::Head(now),
             Protocol::Http2 => State::Idle(now),
         };
-        Self { state: Arc::new(Mutex::new(state)), protocol, limits }
+        Self { state: Arc::new(Mutex::new((state, None))), given: Arc::default(), started: now, protocol, limits }
     }
 
     /// Bytes arrived. On an idle HTTP/1 connection they begin a head; over HTTP/2 they may be anything, and hyper bounds the rest.
@@ -59,39 +72,53 @@ impl Clock {
     /// A head is complete.
     pub(super) fn request_began(&self) -> Request {
         self.update(|state| match state {
-            State::Busy { running, stalled } => State::Busy { running: running + 1, stalled },
-            State::Head(_) | State::Idle(_) => State::Busy { running: 1, stalled: None },
+            State::Busy(running) => State::Busy(running + 1),
+            State::Head(_) | State::Idle(_) => State::Busy(1),
         });
         Request(self.clone())
     }
 
     fn request_ended(&self) {
         self.update(|state| match state {
-            State::Busy { running: running @ 2.., stalled } => State::Busy { running: running - 1, stalled },
+            State::Busy(running @ 2..) => State::Busy(running - 1),
             _ => State::Idle(Instant::now()),
         });
     }
 
     /// The peer takes no more bytes just now, or takes some again.
     fn stalled(&self, since: Option<Instant>) {
-        self.update(|state| match state {
-            State::Busy { running, .. } => State::Busy { running, stalled: since },
-            state => state,
-        });
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).1 = since;
+    }
+
+    /// Whether somebody leaves an answer unread for longer than is borne. It ends the connection, which is all its caller's.
+    fn is_left_unread(&self) -> bool {
+        let limit = self.millis().saturating_sub(u64::try_from(self.limits.stall.as_millis()).unwrap_or(u64::MAX));
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        given.retain(|given| given.strong_count() > 0);
+        let is_old = |given: Arc<Given>| (1..=limit).contains(&given.0.load(Ordering::Relaxed));
+        given.iter().filter_map(Weak::upgrade).any(is_old)
+    }
+
+    /// Never 0.
+    fn millis(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
     }
 
     /// Until when the connection may go on like this; `None` while a request runs whose caller listens.
     fn deadline(&self) -> Option<Instant> {
-        match *self.state.lock().unwrap_or_else(PoisonError::into_inner) {
+        let (state, stalled) = *self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let doing = match state {
             State::Head(since) => Some(since + self.limits.head),
-            State::Busy { stalled, .. } => stalled.map(|since| since + self.limits.stall),
+            State::Busy(_) => None,
             State::Idle(since) => Some(since + self.limits.idle),
-        }
+        };
+        let stalled = stalled.map(|since| since + self.limits.stall);
+        [doing, stalled].into_iter().flatten().min()
     }
 
     fn update(&self, next: impl FnOnce(State) -> State) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        *state = next(*state);
+        state.0 = next(state.0);
     }
 
     /// Runs the connection to its end; `None` when its time was up first.
@@ -109,8 +136,9 @@ impl Clock {
                 match self.deadline() {
                     Some(deadline) if deadline <= now => return Poll::Ready(None),
                     Some(deadline) => alarm.as_mut().reset(deadline),
+                    None if self.is_left_unread() => return Poll::Ready(None),
                     // A request may end without this task's being woken; look again when an idle time could be over.
-                    None => alarm.as_mut().reset(now + self.limits.idle),
+                    None => alarm.as_mut().reset(now + self.limits.idle.min(self.limits.stall)),
                 }
             }
             Poll::Pending
@@ -125,7 +153,12 @@ pub(super) struct Request(Clock);
 impl Request {
     /// Makes it last until the answer's body is sent or given up.
     pub(super) fn until_sent(self, body: Body) -> Running {
-        Running { body, _request: self }
+        let given = (self.0.protocol == Protocol::Http2).then(|| {
+            let given = Arc::new(Given::default());
+            self.0.given.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&given));
+            given
+        });
+        Running { body, given, request: self }
     }
 }
 
@@ -138,7 +171,9 @@ impl Drop for Request {
 /// An answer's body, as long as whose request runs.
 pub(super) struct Running {
     body: Body,
-    _request: Request,
+    /// Over HTTP/2 only.
+    given: Option<Arc<Given>>,
+    request: Request,
 }
 
 impl HttpBody for Running {
@@ -146,7 +181,12 @@ impl HttpBody for Running {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if let Some(given) = &self.given {
+            let since = if frame.is_pending() { 0 } else { self.request.0.millis() };
+            given.0.store(since, Ordering::Relaxed);
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -88,6 +88,68 @@ async fn plain_http_is_refused_without_json() {
     assert!(!answer.contains('{'), "{answer}");
 }
 
+/// What hyper says by itself, before any handler: to a head that cannot be read, and to one that is too large.
+#[tokio::test]
+async fn what_no_handler_answers_has_the_security_headers_too() {
+    let lab = TestLab::start().await;
+    let many: String = (0..70).map(|number| format!("x-{number}: a\r\n")).collect();
+    let large = format!("x-a: {}\r\n", "a".repeat(40 * 1024));
+    for (what, head, status) in [
+        ("no request line", "what is this\r\n\r\n".to_owned(), 400),
+        ("a field without a name", "GET /healthz HTTP/1.1\r\nhost: localhost\r\n: a\r\n\r\n".to_owned(), 400),
+        (
+            "two lengths",
+            "POST /healthz HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n".to_owned(),
+            400,
+        ),
+        ("a folded field", "GET /healthz HTTP/1.1\r\nhost: localhost\r\nx-a: b\r\n c\r\n\r\n".to_owned(), 400),
+        ("more than 64 fields", format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\n{many}\r\n"), 431),
+        ("more than 32 KiB", format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\n{large}\r\n"), 431),
+    ] {
+        let mut stream = lab.tls(b"http/1.1").await;
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // The end may come as a reset where the head was not read whole.
+        let _ = timeout(SOON, stream.read_to_end(&mut answer)).await.unwrap_or_else(|_| panic!("{what}: still open"));
+        let answer = String::from_utf8(answer).unwrap();
+        let (first, fields) = answer.split_once("\r\n").unwrap_or_else(|| panic!("{what}: {answer:?}"));
+        assert!(first.starts_with(&format!("HTTP/1.1 {status} ")), "{what}: {answer}");
+        let fields = fields.split_terminator("\r\n").filter_map(|field| field.split_once(": "));
+        let headers: HeaderMap =
+            fields.map(|(name, value)| (name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap())).collect();
+        check_headers(&headers);
+        assert_eq!(headers["content-length"], "0", "{what}");
+    }
+    // A connection that was answered well goes on to be: what is completed is not the next answer's business.
+    let mut stream = lab.tls(b"http/1.1").await;
+    for _ in 0..2 {
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+        let mut answer = vec![0; 4096];
+        let read = timeout(SOON, stream.read(&mut answer)).await.unwrap().unwrap();
+        let answer = std::str::from_utf8(&answer[..read]).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert_eq!(answer.matches("strict-transport-security").count(), 1);
+    }
+}
+
+/// The end of a caller who never reads is in `tests/journeys/cloud/hangups.rs`; this is one who sends and never reads at all.
+#[tokio::test]
+async fn who_never_reads_ends_in_time() {
+    const SHORT: Duration = Duration::from_millis(300);
+    let lab = TestLab::with(|config| config.limits.stall = SHORT).await;
+    let (mut reading, mut writing) = tokio::io::split(lab.tls(b"http/1.1").await);
+    let start = Instant::now();
+    // Answers that nobody takes fill every buffer on the way.
+    let asking = tokio::spawn(async move {
+        while writing.write_all(b"GET /pair HTTP/1.1\r\nhost: localhost\r\n\r\n").await.is_ok() {}
+        start.elapsed()
+    });
+    let took = timeout(Duration::from_secs(60), asking).await.expect("the Lab lets go").unwrap();
+    assert!(took >= SHORT, "{took:?}");
+    let mut rest = vec![0; 64 * 1024];
+    while let Ok(1..) = timeout(SOON, reading.read(&mut rest)).await.expect("it is over") {}
+}
+
 #[tokio::test]
 async fn tls_1_2_is_refused() {
     let lab = TestLab::start().await;

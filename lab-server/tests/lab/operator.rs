@@ -7,7 +7,11 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use lab_server::{config, store::Scope};
-use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
 
 use crate::client::TestLab;
 
@@ -35,6 +39,26 @@ async fn a_lab_that_is_well_says_so_and_one_without_a_listener_has_none() {
         assert_eq!(lab.get(path).await.status, StatusCode::NOT_FOUND, "{path}");
     }
     assert_eq!(TestLab::start().await.lab.admin_addr, None);
+}
+
+/// A page whose own name was made to mean this machine asks under that name.
+#[tokio::test]
+async fn a_page_from_elsewhere_learns_nothing() {
+    let lab = with_listener().await;
+    for (host, status) in [
+        ("127.0.0.1:1", "200"),
+        ("localhost", "200"),
+        ("[::1]:9464", "200"),
+        ("evil.example", "404"),
+        ("127.0.0.1.evil.example", "404"),
+    ] {
+        let mut tcp = TcpStream::connect(lab.lab.admin_addr.unwrap()).await.unwrap();
+        let head = format!("GET /healthz HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        tcp.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        tcp.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{host}: {answer}");
+    }
 }
 
 #[tokio::test]
