@@ -1,6 +1,9 @@
 //! Row 15, and promises R1 and R3: of what passes through, nothing stays. Not on disk, not in the database, not in what is printed,
 //! on neither side, whatever becomes of a request; and one record of each.
 
+mod asks;
+mod cloud;
+mod parrot;
 mod probes;
 mod search;
 

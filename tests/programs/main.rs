@@ -6,6 +6,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
 mod canary;
+mod money;
 mod network;
 mod pairing;
 mod sleep;

@@ -1,19 +1,25 @@
-//! An HTTP client with a key: one TLS connection a request, so that hanging up is dropping the answer.
+//! An HTTP client with a key: one TLS connection a request, so that hanging up is dropping the answer; or a [`Line`] for many.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::{body::Incoming, client::conn::http1::SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 use serde_json::Value;
-use tokio::{net::TcpStream, task::JoinHandle};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinHandle,
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use crate::world::PATIENCE;
 
 /// Knows where the Lab is, whom to trust and with which key to come.
 #[derive(Clone)]
@@ -123,7 +129,7 @@ impl Caller {
     ///
     /// # Panics
     /// When there is no HTTP answer.
-    pub async fn get_with(&self, path: &str, headers: &[(&'static str, &'static str)]) -> Answer {
+    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
         self.send_with(Method::GET, path, headers, Bytes::new()).await.expect("an HTTP answer")
     }
 
@@ -132,22 +138,61 @@ impl Caller {
     /// # Panics
     /// When there is none to be had.
     pub async fn connect(&self) -> TlsStream<TcpStream> {
-        let tcp = TcpStream::connect(self.lab).await.expect("the Lab listens");
-        tcp.set_nodelay(true).expect("a socket option");
-        let name = ServerName::try_from("localhost").expect("a name");
-        TlsConnector::from(Arc::clone(&self.tls)).connect(name, tcp).await.expect("TLS")
+        self.try_connect().await.expect("the Lab listens")
     }
 
-    async fn send_with(
-        &self,
-        method: Method,
-        path: &str,
-        headers: &[(&'static str, &'static str)],
-        body: Bytes,
-    ) -> hyper::Result<Answer> {
+    /// The same, of a Lab that may be gone.
+    ///
+    /// # Errors
+    /// When there is none to be had.
+    ///
+    /// # Panics
+    /// Never: `localhost` is a name.
+    pub async fn try_connect(&self) -> io::Result<TlsStream<TcpStream>> {
+        let tcp = TcpStream::connect(self.lab).await?;
+        tcp.set_nodelay(true)?;
+        let name = ServerName::try_from("localhost").expect("a name");
+        TlsConnector::from(Arc::clone(&self.tls)).connect(name, tcp).await
+    }
+
+    /// Any request with these headers beside the key's, or instead of it where they say so.
+    ///
+    /// # Errors
+    /// When the connection breaks before there is an answer.
+    ///
+    /// # Panics
+    /// When the Lab cannot be connected to, or a header is none.
+    pub async fn send_with(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Bytes) -> hyper::Result<Answer> {
+        let Line { mut sender, connection, caller } = self.line().await;
+        let (head, body) = sender.send_request(caller.request(method, path, headers, body)).await?.into_parts();
+        Ok(Answer { status: head.status, headers: head.headers, body, connection: connection.release() })
+    }
+
+    /// A connection for several requests, one after the other.
+    ///
+    /// # Panics
+    /// When there is none to be had.
+    pub async fn line(&self) -> Line {
         let tls = self.connect().await;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await?;
-        let connection = tokio::spawn(async move { drop(connection.await) });
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.expect("a connection");
+        let connection = AbortOnDrop(Some(tokio::spawn(async move { drop(connection.await) })));
+        Line { sender, connection, caller: self.clone() }
+    }
+
+    /// Writes these bytes to a connection of their own and gives everything that comes back until the Lab closes it.
+    ///
+    /// # Panics
+    /// When it stays open.
+    pub async fn raw(&self, bytes: &[u8]) -> String {
+        let mut stream = self.connect().await;
+        // The Lab may have said all it has to say before it read everything.
+        let _ = stream.write_all(bytes).await;
+        let mut answer = Vec::new();
+        let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("the Lab closes the connection");
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    fn request(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Bytes) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         *request.uri_mut() = path.parse().expect("a path");
@@ -158,11 +203,67 @@ impl Caller {
             request.headers_mut().insert(header::AUTHORIZATION, bearer);
         }
         for (name, value) in headers {
-            request.headers_mut().insert(*name, HeaderValue::from_static(value));
+            let name = HeaderName::try_from(*name).expect("a header's name");
+            request.headers_mut().insert(name, HeaderValue::from_str(value).expect("a header"));
         }
-        let connection = AbortOnDrop(Some(connection));
-        let (head, body) = sender.send_request(request).await?.into_parts();
-        Ok(Answer { status: head.status, headers: head.headers, body, connection: connection.release() })
+        request
+    }
+}
+
+/// A connection that stays.
+pub struct Line {
+    sender: SendRequest<Full<Bytes>>,
+    connection: AbortOnDrop,
+    caller: Caller,
+}
+
+/// An answer that was read to its end.
+#[derive(Debug, Clone)]
+pub struct Whole {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Line {
+    /// One request, and its whole answer. A connection that the Lab has closed is opened again, as any client does it.
+    ///
+    /// # Panics
+    /// When there is no whole answer.
+    pub async fn ask(&mut self, method: Method, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Whole {
+        if self.sender.ready().await.is_err() {
+            *self = self.caller.line().await;
+        }
+        let request = self.caller.request(method, path, headers, body.into());
+        let (head, body) = self.sender.send_request(request).await.expect("an HTTP answer").into_parts();
+        let body = body.collect().await.expect("the whole body").to_bytes();
+        Whole { status: head.status, headers: head.headers, body }
+    }
+}
+
+impl Whole {
+    /// A header as text; empty where there is none.
+    #[must_use]
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// The body as JSON.
+    ///
+    /// # Panics
+    /// When it is none.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("JSON")
+    }
+
+    /// The body as text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
     }
 }
 
@@ -217,6 +318,12 @@ impl Answer {
         let (body, end) = self.read().await;
         assert_eq!(end, BodyEnd::Clean, "the body broke off");
         String::from_utf8(body).expect("text")
+    }
+
+    /// A header as text; empty where there is none.
+    #[must_use]
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
     /// The whole body as JSON.

@@ -63,7 +63,30 @@ pub struct Lab {
     pub url: String,
     /// Its test CA, as clients are given it.
     pub ca_file: PathBuf,
+    operator: Option<SocketAddr>,
     service: Service,
+}
+
+/// What a Lab prints once it listens.
+struct Announced {
+    addr: SocketAddr,
+    ca_file: PathBuf,
+    operator: Option<SocketAddr>,
+}
+
+impl Announced {
+    /// Reads it in either of its forms; `None` while it is not whole.
+    fn read(out: &str) -> Option<Self> {
+        if let Ok(said) = serde_json::from_str::<Value>(out) {
+            let addr = |name: &str| said[name].as_str()?.parse().ok();
+            return Some(Self { addr: addr("addr")?, ca_file: said["ca_file"].as_str()?.into(), operator: addr("admin_addr") });
+        }
+        let after = |words: &str| out.lines().find_map(|line| line.split_once(words)?.1.split_whitespace().next());
+        // The certificate stands in the last line.
+        let ca_file = after("give clients ").filter(|_| out.ends_with('\n'))?.into();
+        let operator = after("/metrics and /readyz on ").and_then(|addr| addr.parse().ok());
+        Some(Self { addr: after("1k4-lab listens on ")?.parse().ok()?, ca_file, operator })
+    }
 }
 
 impl Lab {
@@ -73,19 +96,30 @@ impl Lab {
     /// When it does not come to listen.
     #[must_use]
     pub fn serve(machine: Machine, listen: SocketAddr, url: &str) -> Self {
-        let service = machine.start("1k4-lab", &["serve", "--listen", &listen.to_string(), "--public-url", url]);
-        let said = |after: &str| {
-            let found =
-                service.out().lines().find_map(|line| line.split_once(after)?.1.split_whitespace().next().map(str::to_owned));
-            found.or_else(|| {
-                assert!(service.is_running(), "the Lab ended: {}", service.err());
-                None
-            })
-        };
-        let addr = until("the Lab to listen", || said("1k4-lab listens on "));
-        let ca_file = until("the Lab's CA", || said("give clients ")).into();
-        let addr = addr.parse().unwrap_or_else(|_| panic!("the Lab listens on no address: {addr}"));
-        Self { machine, addr, url: url.to_owned(), ca_file, service }
+        Self::serve_with(machine, listen, url, &[])
+    }
+
+    /// The same, with more words for `serve`.
+    ///
+    /// # Panics
+    /// When it does not come to listen.
+    #[must_use]
+    pub fn serve_with(machine: Machine, listen: SocketAddr, url: &str, words: &[&str]) -> Self {
+        let listen = listen.to_string();
+        let service = machine.start("1k4-lab", &[&["serve", "--listen", &listen, "--public-url", url], words].concat());
+        let announced = until("the Lab to listen", || {
+            let announced = Announced::read(&service.out());
+            assert!(announced.is_some() || service.is_running(), "the Lab ended: {}", service.err());
+            announced
+        });
+        let Announced { addr, ca_file, operator } = announced;
+        Self { machine, addr, url: url.to_owned(), ca_file, operator, service }
+    }
+
+    /// Where its operator's listener is, if it has one.
+    #[must_use]
+    pub fn operator(&self) -> Option<SocketAddr> {
+        self.operator
     }
 
     /// Adds the user `ada` with the project `work`.
@@ -103,7 +137,16 @@ impl Lab {
     /// When none is printed.
     #[must_use]
     pub fn create_key(&self) -> String {
-        let said = self.machine.say_unwritten("1k4-lab", &["admin", "keys", "create"]);
+        self.create_key_with(&[])
+    }
+
+    /// The same, on these terms.
+    ///
+    /// # Panics
+    /// When none is printed.
+    #[must_use]
+    pub fn create_key_with(&self, terms: &[&str]) -> String {
+        let said = self.machine.say_unwritten("1k4-lab", &[&["admin", "keys", "create"], terms].concat());
         assert_eq!(said.code, 0, "{}", said.err);
         said.out.trim().to_owned()
     }

@@ -24,6 +24,8 @@ pub struct Machine {
     namespace: Option<String>,
     /// A copy of the programs, for a user who may not enter the directory of the others.
     programs: Option<PathBuf>,
+    /// What is in the environment beside what always is.
+    variables: Vec<(String, String)>,
     started: Arc<AtomicUsize>,
 }
 
@@ -56,7 +58,7 @@ impl Machine {
     /// When they cannot be made.
     #[must_use]
     pub fn new(root: PathBuf) -> Self {
-        let machine = Self { root, user: None, namespace: None, programs: None, started: Arc::default() };
+        let machine = Self { root, user: None, namespace: None, programs: None, variables: Vec::new(), started: Arc::default() };
         for directory in ["home", "tmp", "run", "printed"] {
             machine.make_private(&machine.root.join(directory));
         }
@@ -89,6 +91,13 @@ impl Machine {
         Self { user: Some(user), ..self.clone() }
     }
 
+    /// The same, with this in the environment of everything that is started.
+    #[must_use]
+    pub fn with_variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// The same, in this network namespace. Needs root.
     #[must_use]
     pub fn in_network(mut self, namespace: &str) -> Self {
@@ -119,6 +128,17 @@ impl Machine {
         if let Some(user) = self.user {
             give(&self.home(), user);
         }
+    }
+
+    /// Writes a file that only the user can read, such as one with a secret in it.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn write_private(&self, path: &str, text: &str) {
+        self.write(path, text);
+        let file = self.home().join(path);
+        let set = fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600));
+        set.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     }
 
     /// Starts a program of the workspace.
@@ -219,6 +239,7 @@ impl Machine {
             .env("RUST_LOG", "trace")
             .env("ONEK4_LOG", "debug")
             .env("RUST_BACKTRACE", "full")
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null());
         command
     }
