@@ -345,7 +345,7 @@ impl Relayed {
     }
 
     fn tell(&mut self, error: &ProxyError) {
-        self.next = self.manners.last_words(self.tail, self.protocol, error, self.entry.request());
+        self.next = self.manners.last_words(self.tail, self.protocol, self.entry.surface(), error, self.entry.request());
         self.stage = if self.next.is_some() { Stage::Over } else { Stage::Breaking };
     }
 

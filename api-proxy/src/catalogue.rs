@@ -12,6 +12,7 @@ use std::{collections::HashMap, fmt, sync::Arc, time::SystemTime};
 
 use sha2::{Digest, Sha256};
 
+pub(crate) use cost::charged;
 pub use cost::{Bound, NANO_PER_CREDIT};
 pub use overrides::{ModelOverride, ModelPrices};
 pub use price::{InvalidPrice, Price};
@@ -78,6 +79,8 @@ pub struct Model {
     pub aliases: Box<[Arc<str>]>,
     /// How a day behind its id is written, where such a name is this model too.
     dated: Box<[DateForm]>,
+    /// Whether its price is the operator's own and not the list's.
+    pub(crate) has_own_price: bool,
     /// What Anthropic's `inference_geo: us` costs, in thousandths of the price.
     us_permille: u64,
     /// Never empty, one after the other without a gap.
@@ -166,7 +169,7 @@ impl Catalogue {
         at(name).or_else(|| {
             [DateForm::Dashed, DateForm::Compact].into_iter().find_map(|form| {
                 let id = form.strip(name)?;
-                at(id).filter(|model| *model.id == *id && model.dated.contains(&form))
+                at(id).filter(|model| model.is_dated(id, form))
             })
         })
     }
@@ -184,6 +187,22 @@ impl Catalogue {
 }
 
 impl Model {
+    /// Its id, and then its other names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.id).chain(&self.aliases).map(AsRef::as_ref)
+    }
+
+    /// Whether it is meant by this name: its id, another of its names, or its id with a day behind it.
+    #[must_use]
+    pub fn is_called(&self, name: &str) -> bool {
+        let is_dated = |form: DateForm| form.strip(name).is_some_and(|id| self.is_dated(id, form));
+        self.names().any(|own| own == name) || [DateForm::Dashed, DateForm::Compact].into_iter().any(is_dated)
+    }
+
+    fn is_dated(&self, id: &str, form: DateForm) -> bool {
+        *self.id == *id && self.dated.contains(&form)
+    }
+
     /// Whether there is a price for it at that time. Without one it cannot be asked for.
     #[must_use]
     pub fn is_priced(&self, at: SystemTime) -> bool {

@@ -29,11 +29,13 @@ pub(crate) use body::{CloudBody, Passage};
 use crate::{
     Allowance, Bound, Catalogue, Endpoint, Leash, Model, Name, NotAdmitted, Protocol, ProviderKind, ProxyBody, Snapshot,
     TokenUsage, Upstream, Usage,
+    catalogue::charged,
     error::ProxyError,
     estimate, exact, head,
+    listing::Offered,
     scan::Terms,
     settle::{Entry, Used},
-    tap::{Reading, Shape, Words},
+    tap::{Reading, Words},
     upstream::{Addressing, Call, NoAnswer, UpstreamAnswer},
 };
 
@@ -98,7 +100,8 @@ impl Cloud {
     /// The model that is meant, if it has a price and somebody serves it in this way.
     pub(crate) fn model(&self, order: &CloudOrder<'_>, at: SystemTime) -> Result<Arc<Model>, ProxyError> {
         let model = self.catalogue.find(order.name).filter(|model| model.is_priced(at));
-        model.filter(|model| self.upstream.offers(model, order.endpoint)).cloned().ok_or(ProxyError::NotInCatalogue)
+        let offers = |model: &&Arc<Model>| self.upstream.offers(model, order.endpoint, order.name, order.addressing);
+        model.filter(offers).cloned().ok_or(ProxyError::NotInCatalogue)
     }
 
     /// Whether two names mean one model: what the path says is what is paid for, and what the body says is what runs.
@@ -109,13 +112,20 @@ impl Cloud {
         in_path == in_body || model(in_path).is_some_and(|one| model(in_body) == Some(one))
     }
 
-    /// Every model that has a price and is served by somebody, by its id.
-    pub(crate) fn listed(&self) -> Vec<&Model> {
-        let now = SystemTime::now();
-        let served = |model: &&Model| {
-            model.is_priced(now) && Endpoint::ALL.into_iter().any(|endpoint| self.upstream.offers(model, endpoint))
-        };
-        self.catalogue.models().map(AsRef::as_ref).filter(served).collect()
+    /// Every model that has a price and is served by somebody, under the first of its names by which it is.
+    pub(crate) fn listed(&self) -> Vec<Offered<'_>> {
+        self.catalogue.models().filter_map(|model| model.names().find_map(|name| self.offered_as(name, model))).collect()
+    }
+
+    /// The model that is meant by a name, if it would be listed, under that name.
+    pub(crate) fn offered<'a>(&'a self, name: &'a str) -> Option<Offered<'a>> {
+        self.offered_as(name, self.catalogue.find(name)?)
+    }
+
+    fn offered_as<'a>(&self, name: &'a str, model: &'a Model) -> Option<Offered<'a>> {
+        let serves = |endpoint: &Endpoint| self.upstream.offers(model, *endpoint, name, Addressing::Usual);
+        let endpoints: Vec<_> = Endpoint::ALL.into_iter().filter(serves).collect();
+        (model.is_priced(SystemTime::now()) && !endpoints.is_empty()).then_some(Offered { name, model, endpoints })
     }
 
     /// Which price list charges are made from.
@@ -149,6 +159,7 @@ impl Cloud {
             model: Arc::clone(&model),
             endpoint,
             streamed: order.streamed,
+            answered_by: None,
             terms: order.terms,
             prompt_lies_elsewhere: order.prompt_lies_elsewhere,
             request_bytes: content.len(),
@@ -237,6 +248,8 @@ struct Account {
     model: Arc<Model>,
     endpoint: Endpoint,
     streamed: bool,
+    /// Which kind of provider the answer is from, once there is one.
+    answered_by: Option<ProviderKind>,
     terms: Terms,
     prompt_lies_elsewhere: bool,
     request_bytes: usize,
@@ -274,14 +287,16 @@ impl Account {
         if self.streamed { DRAIN_STREAM } else { DRAIN_WHOLE }
     }
 
-    /// How the answer's usage is read.
-    fn shape(&self, kind: ProviderKind) -> Shape {
-        Shape::of(kind, self.endpoint)
-    }
-
     /// Whether its words are to be gathered.
     fn words(&self) -> Words {
         if self.request.is_some() { Words::Gather } else { Words::Leave }
+    }
+
+    /// What the provider says that it charges, where that is the price: xAI's word is, unless the operator has set another. From
+    /// anybody else it is a number in an answer, and whoever wrote 0 there would be free.
+    fn charged(&self, whole: &TokenUsage) -> Option<u64> {
+        let is_price = self.answered_by == Some(ProviderKind::Xai) && !self.model.has_own_price;
+        whole.upstream_cost_pico.filter(|_| is_price)
     }
 
     /// The provider's own word on the usage, where it is complete. An answer that told its prompt and broke off before it told its
@@ -290,7 +305,7 @@ impl Account {
         let has_words = !self.endpoint.is_embedding();
         reading.usage.clone().filter(|usage| {
             let whole = &usage.whole;
-            !has_words || whole.output_tokens().is_some() || whole.upstream_cost_pico.is_some() || !usage.iterations.is_empty()
+            !has_words || whole.output_tokens().is_some() || self.charged(whole).is_some() || !usage.iterations.is_empty()
         })
     }
 
@@ -303,7 +318,11 @@ impl Account {
     }
 
     fn used(&self, at: SystemTime, usage: &Usage, estimated: bool) -> Used {
-        let cost_nano = if self.endpoint.is_free() { 0 } else { self.catalogue.cost(&self.model, at, usage) };
+        let cost_nano = match self.charged(&usage.whole) {
+            _ if self.endpoint.is_free() => 0,
+            Some(pico) => charged(pico),
+            None => self.catalogue.cost(&self.model, at, usage),
+        };
         Used { input: usage.whole.input_tokens(), output: usage.whole.output_tokens(), cost_nano, estimated }
     }
 }

@@ -7,13 +7,13 @@
 use bytes::Bytes;
 use http::{
     HeaderName, HeaderValue, Response, StatusCode,
-    header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use serde_json::json;
 use wire::{
     Content, ModelName, RequestId,
     model::InvalidModelName,
-    relay::{Failure, MAX_BODY, Outcome, RESUME_WINDOW, Refusal},
+    relay::{Failure, MAX_BODY, Outcome, RESUME_WINDOW, Refusal, RefusalCode},
 };
 
 use crate::{
@@ -21,19 +21,28 @@ use crate::{
     body::ProxyBody,
     head,
     scan::Unreadable,
+    surface::{methods_at, refused_by_name},
     upstream::{BrokenOff, NoAnswer},
 };
 
 /// Response header of an error: its code, also in dialects whose errors have no place for one.
 const ERROR: HeaderName = HeaderName::from_static("x-1k4-error");
+/// Response header, by which the SDKs of OpenAI and Anthropic are told more than a status tells them: whether to try again.
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 /// Response header: whether an answer is the proxy's own word, `gateway`, or a provider's, `provider`.
 pub(crate) const SOURCE: HeaderName = HeaderName::from_static("x-1k4-source");
 
 /// Why a request comes to nothing, or an answer to no good end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ProxyError {
-    #[error("there is no such address here: the model API lives under `/v1/` and `/api/`")]
+    #[error(
+        "there is no such address here: the model API lives under `/v1` (also `/v1beta` and `/openai`) and `/api`; check the base URL \
+         and the path"
+    )]
     NoSuchRoute,
+    /// An address that is here, asked with a method that it does not take, and those that it does.
+    #[error("this address takes another method: use {0}")]
+    WrongMethod(&'static str),
     #[error("{}", not_admitted(*.0))]
     NotAdmitted(NotAdmitted),
     /// An address of OpenAI's that is deliberately not served, and why.
@@ -103,6 +112,14 @@ pub(crate) enum ProxyError {
 }
 
 impl ProxyError {
+    /// Why a request to this path is none of the model API's.
+    pub(crate) fn no_route(path: &str) -> Self {
+        match methods_at(path) {
+            Some(methods) => Self::WrongMethod(methods),
+            None => refused_by_name(path).map_or(Self::NoSuchRoute, Self::NotServed),
+        }
+    }
+
     /// Why an answer that ended so is no whole answer; `None` when it is one.
     pub(crate) fn of_ending(outcome: Outcome) -> Option<Self> {
         match outcome {
@@ -142,6 +159,7 @@ impl ProxyError {
             | Self::NotForLocal
             | Self::ModelNotFound(_)
             | Self::DeviceNotFound => StatusCode::NOT_FOUND,
+            Self::WrongMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotAdmitted(NotAdmitted::Unavailable)
             | Self::NotReserved(NotReserved::Unavailable)
@@ -159,7 +177,7 @@ impl ProxyError {
                 StatusCode::GATEWAY_TIMEOUT
             }
             Self::OllamaError
-            | Self::NoAnswer(NoAnswer::Failed | NoAnswer::KeyRefused)
+            | Self::NoAnswer(NoAnswer::Failed | NoAnswer::KeyRefused | NoAnswer::AccountSpent)
             | Self::BrokenOff(BrokenOff::Lost)
             | Self::Broken(
                 Failure::OllamaError | Failure::OllamaTruncated | Failure::OllamaLost | Failure::NotLocal | Failure::TooLarge,
@@ -171,6 +189,7 @@ impl ProxyError {
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::NoSuchRoute => "not_found",
+            Self::WrongMethod(_) => "method_not_allowed",
             Self::NotAdmitted(NotAdmitted::Missing) => "missing_api_key",
             Self::NotAdmitted(NotAdmitted::Malformed | NotAdmitted::Unknown) => "invalid_api_key",
             Self::NotAdmitted(NotAdmitted::Ambiguous) => "ambiguous_api_key",
@@ -191,7 +210,9 @@ impl ProxyError {
             Self::ModelMismatch => "model_mismatch",
             Self::NoRoom => "no_room",
             Self::NoAnswer(NoAnswer::NoProvider { .. }) => "no_provider",
-            Self::NoAnswer(NoAnswer::Failed | NoAnswer::KeyRefused) | Self::BrokenOff(BrokenOff::Lost) => "upstream_error",
+            Self::NoAnswer(NoAnswer::Failed | NoAnswer::KeyRefused | NoAnswer::AccountSpent) | Self::BrokenOff(BrokenOff::Lost) => {
+                "upstream_error"
+            }
             Self::NoAnswer(NoAnswer::Timeout) | Self::BrokenOff(BrokenOff::Silent) => "upstream_timeout",
             Self::BodyTooLarge => "too_large",
             Self::BodyBroken | Self::Unreadable(Unreadable::NotAnObject) => "invalid_body",
@@ -243,16 +264,43 @@ impl ProxyError {
         object.to_string().into_bytes()
     }
 
-    /// The error as a whole answer.
+    /// The error as OpenAI's Responses write it in the middle of a stream. Its number in the stream is not known here, and no client
+    /// is known to look at it.
+    pub(crate) fn responses_json(&self) -> Vec<u8> {
+        let object = json!({
+            "type": "error",
+            "code": self.code(),
+            "message": self.to_string(),
+            "param": self.param(),
+            "sequence_number": 0,
+        });
+        object.to_string().into_bytes()
+    }
+
+    /// The error as a whole answer to a request that has a record.
     pub(crate) fn response(&self, protocol: Protocol, request: RequestId) -> Response<ProxyBody> {
+        let mut response = self.unrecorded_response(protocol, request);
+        head::tell_receipt(response.headers_mut(), request);
+        response
+    }
+
+    /// The error as a whole answer to a request that leaves no record.
+    pub(crate) fn unrecorded_response(&self, protocol: Protocol, request: RequestId) -> Response<ProxyBody> {
         let content = Content::from(Bytes::from(self.json(protocol, request)));
-        let mut response = head::response(self.status(), request, ProxyBody::whole(content));
+        let mut response = head::unrecorded(self.status(), request, ProxyBody::whole(content));
         let headers = response.headers_mut();
+        head::tell_request(headers, protocol, request);
         headers.insert(CONTENT_TYPE, head::json(protocol));
         headers.insert(ERROR, HeaderValue::from_static(self.code()));
         headers.insert(SOURCE, HeaderValue::from_static("gateway"));
         if self.status() == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Self::WrongMethod(methods) = self {
+            headers.insert(ALLOW, HeaderValue::from_static(methods));
+        }
+        if let Some(should) = self.should_retry() {
+            headers.insert(SHOULD_RETRY, HeaderValue::from_static(if should { "true" } else { "false" }));
         }
         if let Some(seconds) = self.retry_after_s() {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
@@ -263,16 +311,29 @@ impl ProxyError {
         response
     }
 
-    /// When it is worth trying again, where that is known.
+    /// When it is worth trying again, where that is known or can be supposed.
     fn retry_after_s(&self) -> Option<u64> {
         match self {
-            Self::Refused(refusal) => refusal.retry_after_s,
+            Self::Refused(refusal) => refusal.retry_after_s.or_else(|| usual_wait_s(refusal.code)),
+            Self::NoneConnected | Self::BridgeOffline | Self::OllamaUnavailable | Self::Broken(Failure::LinkLost) => Some(SOON_S),
+            Self::NoWorkstation | Self::Paused => Some(BY_HAND_S),
             Self::NoAnswer(NoAnswer::NoProvider { retry_after_s }) | Self::NotReserved(NotReserved::InFlight { retry_after_s }) => {
                 Some(u64::from(*retry_after_s))
             }
             Self::NotAdmitted(NotAdmitted::RateLimited { retry_after, .. })
             | Self::NotReserved(NotReserved::RateLimited { retry_after, .. }) => Some(u64::from(head::whole_seconds(*retry_after))),
             Self::NotAdmitted(NotAdmitted::Unavailable) | Self::NotReserved(NotReserved::Unavailable) | Self::NoRoom => Some(1),
+            _ => None,
+        }
+    }
+
+    /// Whether to try again, where the status would let clients think otherwise: money that comes back by itself, and what only the
+    /// owner of the account, or the Lab's operator, can mend.
+    fn should_retry(&self) -> Option<bool> {
+        match self {
+            Self::NotReserved(NotReserved::InFlight { .. }) => Some(true),
+            Self::NotReserved(NotReserved::InsufficientCredits | NotReserved::KeySpendLimit | NotReserved::TrialExhausted)
+            | Self::NoAnswer(NoAnswer::KeyRefused | NoAnswer::AccountSpent) => Some(false),
             _ => None,
         }
     }
@@ -303,6 +364,28 @@ impl ProxyError {
             | Self::DeviceAmbiguous => Some("model"),
             _ => None,
         }
+    }
+}
+
+/// A bridge that lost its link, or whose Lab starts anew, is back after this long; so is an Ollama that starts.
+const SOON_S: u64 = 5;
+/// Somebody at the workstation has to do something first. It is the longest that the SDKs let an answer make them wait.
+const BY_HAND_S: u64 = 60;
+
+/// How long to wait where the bridge says nothing of it.
+fn usual_wait_s(code: RefusalCode) -> Option<u64> {
+    match code {
+        RefusalCode::QueueFull | RefusalCode::OllamaUnavailable => Some(SOON_S),
+        RefusalCode::Paused | RefusalCode::OllamaTooOld => Some(BY_HAND_S),
+        RefusalCode::Unlisted
+        | RefusalCode::InvalidBody
+        | RefusalCode::TooLarge
+        | RefusalCode::FieldNotAllowed
+        | RefusalCode::ModelNotShared
+        | RefusalCode::OperationNotShared
+        | RefusalCode::ModelNotLocal
+        | RefusalCode::UnknownRelay
+        | RefusalCode::OffsetGone => None,
     }
 }
 
@@ -380,6 +463,7 @@ fn no_answer(why: NoAnswer) -> &'static str {
         NoAnswer::Failed => "the provider gave no answer that can be passed on: try again",
         NoAnswer::Timeout => "the provider did not answer in time: try again, or ask for less",
         NoAnswer::KeyRefused => "the provider refused this Lab's own key: tell the Lab's operator",
+        NoAnswer::AccountSpent => "this Lab's own account at the provider is used up: tell the Lab's operator",
     }
 }
 
@@ -429,8 +513,6 @@ fn broken(failure: Failure) -> String {
 mod tests {
     use std::time::Duration;
 
-    use wire::relay::RefusalCode;
-
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -463,10 +545,35 @@ mod tests {
     }
 
     #[test]
+    fn what_may_pass_says_when() {
+        let refused = |code| ProxyError::Refused(Refusal::new(code, "no"));
+        for (error, wait) in [
+            (ProxyError::BridgeOffline, Some("5")),
+            (ProxyError::NoneConnected, Some("5")),
+            (ProxyError::Broken(Failure::LinkLost), Some("5")),
+            (ProxyError::OllamaUnavailable, Some("5")),
+            (refused(RefusalCode::OllamaUnavailable), Some("5")),
+            (refused(RefusalCode::QueueFull), Some("5")),
+            (ProxyError::Refused(Refusal { retry_after_s: Some(9), ..Refusal::new(RefusalCode::QueueFull, "no") }), Some("9")),
+            (ProxyError::Paused, Some("60")),
+            (refused(RefusalCode::Paused), Some("60")),
+            (ProxyError::NoWorkstation, Some("60")),
+            (ProxyError::NoAnswer(NoAnswer::NoProvider { retry_after_s: 3 }), Some("3")),
+            (refused(RefusalCode::FieldNotAllowed), None),
+            (ProxyError::Stopped, None),
+        ] {
+            let response = error.response(Protocol::Openai, "req_00000000000000000000000000".parse().unwrap());
+            let told = response.headers().get(RETRY_AFTER).map(|value| value.to_str().unwrap());
+            assert_eq!(told, wait, "{error:?}");
+        }
+    }
+
+    #[test]
     fn every_cause_keeps_its_status_and_code() {
         let model: ModelName = "a".parse().unwrap();
         for (error, status, code, openai, anthropic) in [
             (ProxyError::NoSuchRoute, 404, "not_found", "not_found_error", "not_found_error"),
+            (ProxyError::WrongMethod("POST"), 405, "method_not_allowed", "invalid_request_error", "invalid_request_error"),
             (ProxyError::NotAdmitted(NotAdmitted::Missing), 401, "missing_api_key", "authentication_error", "authentication_error"),
             (
                 ProxyError::NotAdmitted(NotAdmitted::Malformed),
@@ -534,6 +641,7 @@ mod tests {
             (ProxyError::NoAnswer(NoAnswer::NoProvider { retry_after_s: 1 }), 503, "no_provider", "api_error", "overloaded_error"),
             (ProxyError::NoAnswer(NoAnswer::Failed), 502, "upstream_error", "api_error", "api_error"),
             (ProxyError::NoAnswer(NoAnswer::KeyRefused), 502, "upstream_error", "api_error", "api_error"),
+            (ProxyError::NoAnswer(NoAnswer::AccountSpent), 502, "upstream_error", "api_error", "api_error"),
             (ProxyError::NoAnswer(NoAnswer::Timeout), 504, "upstream_timeout", "api_error", "timeout_error"),
             (ProxyError::BrokenOff(BrokenOff::Lost), 502, "upstream_error", "api_error", "api_error"),
             (ProxyError::BrokenOff(BrokenOff::Silent), 504, "upstream_timeout", "api_error", "timeout_error"),

@@ -34,7 +34,7 @@ use crate::{
     route::{self, Affinity, Wanted},
     scan::{Asked, scan},
     settle::{Arrival, Entry, Ledger, ledger},
-    surface::{DEPLOYMENTS_PATH, MODEL_PATH, protocol_at, refused_by_name, surface},
+    surface::{DEPLOYMENTS_PATH, MODEL_PATH, protocol_at, surface},
     upstream::Addressing,
 };
 
@@ -85,7 +85,7 @@ impl<M: Meter, B: Bridges> Proxy<M, B> {
         let protocol = protocol_of(&head);
         let (route, admitted) = match self.admit(&head).await {
             Ok(admitted) => admitted,
-            Err(error) => return error.response(protocol, arrival.request),
+            Err(error) => return error.unrecorded_response(protocol, arrival.request),
         };
         let mut entry = Entry::open(&self.ledger, arrival, admitted.caller, route.surface);
         let answer = tokio::select! {
@@ -105,8 +105,7 @@ impl<M: Meter, B: Bridges> Proxy<M, B> {
     /// Whose request it is, and for what. The body has not been touched: nobody without a key makes the Lab read one.
     async fn admit<'a>(&self, head: &'a request::Parts) -> Result<(Route<'a>, Admitted), ProxyError> {
         let path = head.uri.path();
-        let route = surface(&head.method, path)
-            .ok_or_else(|| refused_by_name(path).map_or(ProxyError::NoSuchRoute, ProxyError::NotServed))?;
+        let route = surface(&head.method, path).ok_or_else(|| ProxyError::no_route(path))?;
         let key = keys::presented_key(&head.headers, &head.uri).map_err(ProxyError::NotAdmitted)?;
         let admitted = self.meter.admit(key, route.surface).await.map_err(ProxyError::NotAdmitted)?;
         Ok((route, admitted))
@@ -306,19 +305,18 @@ impl<M: Meter, B: Bridges> Proxy<M, B> {
         admitted: &Admitted,
     ) -> Result<Forwarded, ProxyError> {
         let workstations = self.bridges.workstations(admitted.caller.user);
-        let models = self.cloud.listed();
         let protocol = protocol_of(head);
         let id = in_path.map(unescaped).unwrap_or_default();
         let list = match listing {
             Listing::Models => match protocol {
-                Protocol::Anthropic => listing::anthropic_models(&workstations, &models),
-                Protocol::Gemini => listing::gemini_models(&models),
-                Protocol::Openai | Protocol::Ollama => listing::openai_models(&workstations, &models),
+                Protocol::Anthropic => listing::anthropic_models(&workstations, &self.cloud.listed()),
+                Protocol::Gemini => listing::gemini_models(&self.cloud.listed()),
+                Protocol::Openai | Protocol::Ollama => listing::openai_models(&workstations, &self.cloud.listed()),
             },
             Listing::Model => match protocol {
-                Protocol::Anthropic => listing::anthropic_one(&id, &workstations, &models)?,
-                Protocol::Gemini => listing::gemini_one(&id, &models)?,
-                Protocol::Openai | Protocol::Ollama => listing::openai_one(&id, &workstations, &models)?,
+                Protocol::Anthropic => listing::anthropic_one(&id, &workstations, self.cloud.offered(&id))?,
+                Protocol::Gemini => listing::gemini_one(self.cloud.offered(&id))?,
+                Protocol::Openai | Protocol::Ollama => listing::openai_one(&id, &workstations, self.cloud.offered(&id))?,
             },
             Listing::Tags => listing::tags(&workstations),
             Listing::Running => listing::running(&workstations),

@@ -21,14 +21,24 @@ const DEVICE: HeaderName = HeaderName::from_static("x-1k4-device");
 /// Asks reverse proxies of nginx's kind not to gather a stream before they pass it on.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// An answer of the Lab's own.
+/// An answer of the Lab's own to a request that has a record.
 pub(crate) fn response(status: StatusCode, request: RequestId, body: ProxyBody) -> Response<ProxyBody> {
+    let mut response = unrecorded(status, request, body);
+    tell_receipt(response.headers_mut(), request);
+    response
+}
+
+/// Where the record of the request is.
+pub(crate) fn tell_receipt(headers: &mut HeaderMap, request: RequestId) {
+    headers.insert(RECEIPT, ascii(&format!("/v1/requests/{request}")));
+}
+
+/// An answer to a request that leaves no record, because nobody is known whose it would be.
+pub(crate) fn unrecorded(status: StatusCode, request: RequestId, body: ProxyBody) -> Response<ProxyBody> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    let id = request.to_string();
-    headers.insert(RECEIPT, ascii(&format!("/v1/requests/{id}")));
-    headers.insert(REQUEST_ID, ascii(&id));
+    headers.insert(REQUEST_ID, ascii(&request.to_string()));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
@@ -65,12 +75,25 @@ pub(crate) fn provided(
     let mut response = response(status, request, body);
     let headers = response.headers_mut();
     for (name, value) in &theirs {
-        headers.append(name.clone(), value.clone());
+        // Whatever they say of keeping it: nobody on the way keeps what somebody has paid for.
+        if name != CACHE_CONTROL {
+            headers.append(name.clone(), value.clone());
+        }
     }
     headers.insert(PROVIDER, ascii(provider.as_str()));
     headers.insert(SOURCE, HeaderValue::from_static("provider"));
     headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
     response
+}
+
+/// The request's id where the protocol's SDKs look for it, so that their error objects show one. A provider's answer has its own.
+pub(crate) fn tell_request(headers: &mut HeaderMap, protocol: Protocol, request: RequestId) {
+    let name = match protocol {
+        Protocol::Openai => "x-request-id",
+        Protocol::Anthropic => "request-id",
+        Protocol::Gemini | Protocol::Ollama => return,
+    };
+    headers.insert(name, ascii(&request.to_string()));
 }
 
 /// What the limits leave, under the names that OpenAI's clients read. `reset` is in whole seconds with an `s`, as theirs may be.

@@ -16,6 +16,7 @@
 
 mod body;
 mod bridges;
+mod calendar;
 mod catalogue;
 mod cloud;
 mod error;

@@ -11,7 +11,7 @@ use wire::{
     relay::{LoadedModel, Model, OllamaState},
 };
 
-use crate::{Model as CloudModel, Presence, Workstation, error::ProxyError, route};
+use crate::{Endpoint, Model as CloudModel, Presence, Workstation, calendar, error::ProxyError, route};
 
 /// A model under the name by which it is asked for.
 struct Listed<'a> {
@@ -20,45 +20,65 @@ struct Listed<'a> {
     owner: &'a Workstation,
 }
 
+/// A model of the catalogue's that can be asked for.
+pub(crate) struct Offered<'a> {
+    /// By this name.
+    pub(crate) name: &'a str,
+    pub(crate) model: &'a CloudModel,
+    /// Where.
+    pub(crate) endpoints: Vec<Endpoint>,
+}
+
+impl Offered<'_> {
+    fn speaks_anthropic(&self) -> bool {
+        self.endpoints.contains(&Endpoint::AnthropicMessages)
+    }
+
+    fn speaks_gemini(&self) -> bool {
+        self.endpoints.contains(&Endpoint::GeminiGenerate)
+    }
+}
+
 /// `GET /v1/models` as OpenAI writes it: one's own models first.
-pub(crate) fn openai_models(workstations: &[Workstation], models: &[&CloudModel]) -> Value {
+pub(crate) fn openai_models(workstations: &[Workstation], models: &[Offered<'_>]) -> Value {
     let local = listed(workstations);
-    let data: Vec<_> = local.iter().map(openai_model).chain(models.iter().copied().map(openai_cloud)).collect();
+    let data: Vec<_> = local.iter().map(openai_model).chain(models.iter().map(openai_cloud)).collect();
     json!({ "object": "list", "data": data })
 }
 
-/// `GET /v1/models` as Anthropic writes it.
-pub(crate) fn anthropic_models(workstations: &[Workstation], models: &[&CloudModel]) -> Value {
+/// `GET /v1/models` as Anthropic writes it: what can be asked for at `/v1/messages`, which a workstation's models can.
+pub(crate) fn anthropic_models(workstations: &[Workstation], models: &[Offered<'_>]) -> Value {
     let local = listed(workstations);
-    let data: Vec<_> = local.iter().map(anthropic_model).chain(models.iter().copied().map(anthropic_cloud)).collect();
+    let cloud = models.iter().filter(|offered| offered.speaks_anthropic());
+    let data: Vec<_> = local.iter().map(anthropic_model).chain(cloud.map(anthropic_cloud)).collect();
     let id = |model: Option<&Value>| model.map(|model| model["id"].clone());
     let (first, last) = (id(data.first()), id(data.last()));
     json!({ "data": data, "has_more": false, "first_id": first, "last_id": last })
 }
 
 /// `GET /v1beta/models` as Gemini writes it. A workstation's models do not speak its protocol.
-pub(crate) fn gemini_models(models: &[&CloudModel]) -> Value {
-    json!({ "models": models.iter().filter(|model| speaks_gemini(model)).map(|model| gemini_model(model)).collect::<Vec<_>>() })
+pub(crate) fn gemini_models(models: &[Offered<'_>]) -> Value {
+    json!({ "models": models.iter().filter(|offered| offered.speaks_gemini()).map(gemini_model).collect::<Vec<_>>() })
 }
 
 /// `GET /v1beta/models/{id}` as Gemini writes it.
-pub(crate) fn gemini_one(id: &str, models: &[&CloudModel]) -> Result<Value, ProxyError> {
-    let found = models.iter().find(|model| speaks_gemini(model) && *model.id == *id);
-    found.map(|model| gemini_model(model)).ok_or(ProxyError::NotInCatalogue)
+pub(crate) fn gemini_one(offered: Option<Offered<'_>>) -> Result<Value, ProxyError> {
+    let found = offered.filter(Offered::speaks_gemini);
+    found.map(|offered| gemini_model(&offered)).ok_or(ProxyError::NotInCatalogue)
 }
 
-/// `GET /v1/models/{id}` as OpenAI writes it.
-pub(crate) fn openai_one(id: &str, workstations: &[Workstation], models: &[&CloudModel]) -> Result<Value, ProxyError> {
-    match models.iter().find(|model| *model.id == *id) {
-        Some(model) => Ok(openai_cloud(model)),
+/// `GET /v1/models/{id}` as OpenAI writes it, given what the catalogue has by that id.
+pub(crate) fn openai_one(id: &str, workstations: &[Workstation], offered: Option<Offered<'_>>) -> Result<Value, ProxyError> {
+    match offered {
+        Some(offered) => Ok(openai_cloud(&offered)),
         None => one(id, workstations).map(|listed| openai_model(&listed)),
     }
 }
 
-/// `GET /v1/models/{id}` as Anthropic writes it.
-pub(crate) fn anthropic_one(id: &str, workstations: &[Workstation], models: &[&CloudModel]) -> Result<Value, ProxyError> {
-    match models.iter().find(|model| *model.id == *id) {
-        Some(model) => Ok(anthropic_cloud(model)),
+/// `GET /v1/models/{id}` as Anthropic writes it, likewise.
+pub(crate) fn anthropic_one(id: &str, workstations: &[Workstation], offered: Option<Offered<'_>>) -> Result<Value, ProxyError> {
+    match offered.filter(Offered::speaks_anthropic) {
+        Some(offered) => Ok(anthropic_cloud(&offered)),
         None => one(id, workstations).map(|listed| anthropic_model(&listed)),
     }
 }
@@ -170,30 +190,31 @@ fn anthropic_model(listed: &Listed<'_>) -> Value {
     })
 }
 
-/// When a cloud model was made is not known here, and no client is known to ask: the first second of all.
-fn openai_cloud(model: &CloudModel) -> Value {
-    json!({ "id": model.id, "object": "model", "created": 0, "owned_by": model.provider.as_str() })
+/// Where the catalogue does not know when a model came out, a list says the first second of all: its clients want a number.
+fn openai_cloud(offered: &Offered<'_>) -> Value {
+    let model = offered.model;
+    json!({ "id": offered.name, "object": "model", "created": model.created.unwrap_or(0), "owned_by": model.provider.as_str() })
 }
 
-fn anthropic_cloud(model: &CloudModel) -> Value {
-    json!({ "type": "model", "id": model.id, "display_name": model.id, "created_at": "1970-01-01T00:00:00Z" })
+fn anthropic_cloud(offered: &Offered<'_>) -> Value {
+    let (year, month, day) = calendar::date(offered.model.created.unwrap_or(0));
+    let created = format!("{year:04}-{month:02}-{day:02}T00:00:00Z");
+    json!({ "type": "model", "id": offered.name, "display_name": offered.name, "created_at": created })
 }
 
-/// Whether a model is Google's own, so that it can be asked in Gemini's words.
-fn speaks_gemini(model: &CloudModel) -> bool {
-    model.provider.as_str() == GOOGLE
-}
-
-/// The catalogue's name of Google.
-const GOOGLE: &str = "google";
-
-fn gemini_model(model: &CloudModel) -> Value {
+fn gemini_model(offered: &Offered<'_>) -> Value {
+    let model = offered.model;
+    // Google has no model that answers with both. The catalogue knows one that answers with numbers by its having no tokens.
+    let methods: &[&str] = match model.max_output {
+        0 => &["embedContent", "batchEmbedContents", "countTokens"],
+        _ => &["generateContent", "streamGenerateContent", "countTokens"],
+    };
     json!({
-        "name": format!("models/{}", model.id),
-        "displayName": model.id,
+        "name": format!("models/{}", offered.name),
+        "displayName": offered.name,
         "inputTokenLimit": model.max_input,
         "outputTokenLimit": model.max_output,
-        "supportedGenerationMethods": ["generateContent", "streamGenerateContent", "countTokens"],
+        "supportedGenerationMethods": methods,
     })
 }
 
@@ -238,10 +259,7 @@ fn unix_seconds(text: &str) -> Option<i64> {
         }
         _ => return None,
     };
-    // Days from the civil calendar, years beginning in March so that a leap day is a year's last.
-    let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = y * 365 + y / 4 - y / 100 + y / 400 + (m * 153 + 2) / 5 + day - 1 - 719_468;
-    Some(days * 86_400 + hour * 3600 + minute * 60 + second - offset)
+    Some(calendar::day(year, month, day) * calendar::DAY + hour * 3600 + minute * 60 + second - offset)
 }
 
 #[cfg(test)]
@@ -331,10 +349,10 @@ mod tests {
         assert_eq!(tags(&all)["models"].as_array().unwrap().len(), 2);
         assert_eq!(running(&all)["models"].as_array().unwrap().len(), 2);
         assert_eq!(version(&all), Ok(json!({ "version": "0.9.1" })));
-        assert_eq!(openai_one("local@ZEUS/a", &all, &[]).unwrap()["id"], "local@zeus/a:latest");
-        assert_eq!(openai_one("local/b", &all, &[]).unwrap()["owned_by"], "zeus");
-        assert_eq!(openai_one("local@apollo/b", &all, &[]), Err(ProxyError::ModelNotFound("b".parse().unwrap())));
-        assert_eq!(anthropic_one("gpt-5", &all, &[]), Err(ProxyError::NotInCatalogue));
+        assert_eq!(openai_one("local@ZEUS/a", &all, None).unwrap()["id"], "local@zeus/a:latest");
+        assert_eq!(openai_one("local/b", &all, None).unwrap()["owned_by"], "zeus");
+        assert_eq!(openai_one("local@apollo/b", &all, None), Err(ProxyError::ModelNotFound("b".parse().unwrap())));
+        assert_eq!(anthropic_one("gpt-5", &all, None), Err(ProxyError::NotInCatalogue));
     }
 
     #[test]
@@ -344,6 +362,49 @@ mod tests {
         assert_eq!(tags(&[]).to_string(), r#"{"models":[]}"#);
         assert_eq!(version(&[]), Err(ProxyError::NoWorkstation));
         assert_eq!(version(&[station("a", Presence::Offline, "1", &[])]), Err(ProxyError::NoneConnected));
+    }
+
+    #[test]
+    fn a_cloud_model_is_listed_where_it_can_be_asked_for() {
+        let catalogue = crate::Catalogue::embedded().unwrap();
+        let offered = |name, endpoints: &[Endpoint]| {
+            let model = catalogue.models().find(|model| model.is_called(name)).unwrap();
+            Offered { name, model, endpoints: endpoints.to_vec() }
+        };
+        let gemini = [Endpoint::OpenaiChat, Endpoint::GeminiGenerate, Endpoint::GeminiEmbed];
+        let all = || {
+            [
+                offered("claude-haiku-4-5-20251001", &[Endpoint::OpenaiChat, Endpoint::AnthropicMessages]),
+                offered("gpt-5.5", &[Endpoint::OpenaiChat]),
+                offered("gemini-2.5-flash", &gemini),
+                offered("gemini-embedding-001", &gemini),
+            ]
+        };
+        let openai = openai_models(&[], &all());
+        // 2025-10-01 is the day in its name.
+        let haiku =
+            json!({ "id": "claude-haiku-4-5-20251001", "object": "model", "created": 1_759_276_800, "owned_by": "anthropic" });
+        assert_eq!((openai["data"].as_array().unwrap().len(), &openai["data"][0]), (4, &haiku));
+        let anthropic = anthropic_models(&[], &all());
+        let id = "claude-haiku-4-5-20251001";
+        let haiku = json!({ "type": "model", "id": id, "display_name": id, "created_at": "2025-10-01T00:00:00Z" });
+        assert_eq!(anthropic["data"], json!([haiku]));
+        let gemini = gemini_models(&all());
+        let methods: Vec<_> =
+            gemini["models"].as_array().unwrap().iter().map(|m| (&m["name"], &m["supportedGenerationMethods"])).collect();
+        assert_eq!(
+            methods,
+            [
+                (&json!("models/gemini-2.5-flash"), &json!(["generateContent", "streamGenerateContent", "countTokens"])),
+                (&json!("models/gemini-embedding-001"), &json!(["embedContent", "batchEmbedContents", "countTokens"])),
+            ]
+        );
+        let [haiku, gpt, ..] = all();
+        assert_eq!(anthropic_one(id, &[], Some(haiku)).unwrap()["id"], id);
+        assert_eq!(anthropic_one("gpt-5.5", &[], Some(gpt)), Err(ProxyError::NotInCatalogue));
+        let [_, gpt, gemini, _] = all();
+        assert_eq!(gemini_one(Some(gpt)), Err(ProxyError::NotInCatalogue));
+        assert_eq!(gemini_one(Some(gemini)).unwrap()["name"], "models/gemini-2.5-flash");
     }
 
     #[test]

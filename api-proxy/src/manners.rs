@@ -1,13 +1,13 @@
 //! How a body speaks: what it may say while a model loads, and how it says in the middle that it broke.
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 use wire::{
     Content, RequestId,
     relay::{Dialect, Operation},
 };
 
-use crate::{Protocol, error::ProxyError};
+use crate::{Endpoint, Protocol, Surface, error::ProxyError};
 
 /// The form of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +43,14 @@ impl Manners {
         }
     }
 
+    /// Those of a provider's answer. One that says of a stream that it is something else, or nothing, is believed about the rest.
+    pub(crate) fn of_answer(content_type: Option<&HeaderValue>, status: StatusCode, streamed: bool) -> Self {
+        match content_type.map_or(Self::Opaque, Self::of) {
+            Self::Opaque if streamed && status.is_success() => Self::Events,
+            told => told,
+        }
+    }
+
     /// The content type under which an answer begins before its workstation has said anything.
     pub(crate) fn content_type(self) -> HeaderValue {
         HeaderValue::from_static(match self {
@@ -64,9 +72,19 @@ impl Manners {
     }
 
     /// The words that tell the caller in the middle of a body that it broke; `None` where only breaking off can tell.
-    pub(crate) fn last_words(self, tail: Tail, protocol: Protocol, error: &ProxyError, request: RequestId) -> Option<Content> {
+    pub(crate) fn last_words(
+        self,
+        tail: Tail,
+        protocol: Protocol,
+        surface: Surface,
+        error: &ProxyError,
+        request: RequestId,
+    ) -> Option<Content> {
         let json = error.json(protocol, request);
         match self {
+            Self::Events if surface == Surface::Model(Endpoint::OpenaiResponses) => {
+                Some(named_event(tail, ERROR_EVENT, &error.responses_json()))
+            }
             Self::Events => Some(event(tail, protocol, &json)),
             Self::Lines => Some(concat(&[tail.to_line(), &json, b"\n"])),
             // Nothing but blanks went out: the error is the whole document.
@@ -81,10 +99,15 @@ impl Manners {
 /// The object may be one that Ollama laid out over several lines. A line's end inside it can only be a blank between two tokens, and
 /// so it can be another blank.
 pub(crate) fn event(tail: Tail, protocol: Protocol, json: &[u8]) -> Content {
-    let name: &[u8] = match protocol {
-        Protocol::Anthropic => b"event: error\n",
-        Protocol::Openai | Protocol::Gemini | Protocol::Ollama => b"",
-    };
+    match protocol {
+        Protocol::Anthropic => named_event(tail, ERROR_EVENT, json),
+        Protocol::Openai | Protocol::Gemini | Protocol::Ollama => named_event(tail, b"", json),
+    }
+}
+
+const ERROR_EVENT: &[u8] = b"event: error\n";
+
+fn named_event(tail: Tail, name: &[u8], json: &[u8]) -> Content {
     let data: Vec<u8> = json.iter().map(|b| if matches!(b, b'\n' | b'\r') { b' ' } else { *b }).collect();
     concat(&[tail.to_event(), name, b"data: ", &data, b"\n\n"])
 }
@@ -171,12 +194,25 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_under_another_name_is_a_stream() {
+        let of = |text: Option<&'static str>, status, streamed| {
+            Manners::of_answer(text.map(HeaderValue::from_static).as_ref(), status, streamed)
+        };
+        for text in [None, Some(""), Some("text/plain"), Some("application/octet-stream"), Some("text/event-stream")] {
+            assert_eq!(of(text, StatusCode::OK, true), Manners::Events, "{text:?}");
+        }
+        assert_eq!(of(Some("application/json"), StatusCode::OK, true), Manners::Json);
+        assert_eq!(of(Some("text/plain"), StatusCode::OK, false), Manners::Opaque);
+        assert_eq!(of(Some("text/html"), StatusCode::BAD_GATEWAY, true), Manners::Opaque);
+    }
+
+    #[test]
     fn last_words_begin_where_a_reader_looks_for_them() {
         let request = "req_00000000000000000000000000".parse().unwrap();
-        let say = |manners: Manners, protocol, tail| {
-            let words = manners.last_words(tail, protocol, &ProxyError::Broken(Failure::NotLocal), request);
-            words.map(|w| String::from_utf8(w.for_routing().to_vec()).unwrap())
-        };
+        let error = ProxyError::Broken(Failure::NotLocal);
+        let said = |words: Option<Content>| words.map(|words| String::from_utf8(words.for_routing().to_vec()).unwrap());
+        let chat = Surface::Model(Endpoint::OpenaiChat);
+        let say = |manners: Manners, protocol, tail| said(manners.last_words(tail, protocol, chat, &error, request));
         let sentence = "the answer did not come from the workstation itself: choose a model that runs there";
         let openai = format!(
             "data: {{\"error\":{{\"message\":\"{sentence}\",\"type\":\"api_error\",\"param\":null,\"code\":\"model_not_local\"}}}}\n\n"
@@ -189,6 +225,13 @@ mod tests {
             "event: error\ndata: {{\"type\":\"error\",\"error\":{{\"type\":\"api_error\",\"message\":\"{sentence}\"}},\"request_id\":\"{request}\"}}\n\n"
         );
         assert_eq!(say(Manners::Events, Protocol::Anthropic, Tail::Blank), Some(anthropic));
+        let responses = Surface::Model(Endpoint::OpenaiResponses);
+        assert_eq!(
+            said(Manners::Events.last_words(Tail::Line, Protocol::Openai, responses, &error, request)),
+            Some(format!(
+                "\nevent: error\ndata: {{\"type\":\"error\",\"code\":\"model_not_local\",\"message\":\"{sentence}\",\"param\":null,\"sequence_number\":0}}\n\n"
+            ))
+        );
         let ollama = format!("{{\"error\":\"{sentence}\"}}\n");
         assert_eq!(say(Manners::Lines, Protocol::Ollama, Tail::Line), Some(ollama.clone()));
         assert_eq!(say(Manners::Lines, Protocol::Ollama, Tail::InLine), Some(format!("\n{ollama}")));

@@ -22,7 +22,8 @@ pub enum ProviderKind {
     Xai,
     /// Azure OpenAI's v1 API: `https://RESOURCE.openai.azure.com/openai/v1/…`; a body's `model` is the deployment's name
     Azure,
-    /// Azure OpenAI's older API: `/openai/deployments/DEPLOYMENT/…?api-version=…`
+    /// Azure OpenAI's older API: `/openai/deployments/DEPLOYMENT/…?api-version=…`, and `/openai/responses?api-version=…`, where a
+    /// body's `model` is the deployment's name
     AzureDeployments,
     /// Anything that speaks OpenAI's protocol below its base address
     OpenaiCompatible,
@@ -111,7 +112,8 @@ pub struct Channel {
     pub models: Option<Vec<String>>,
     /// Azure only: the deployment of each model that it serves, by catalogue id.
     pub deployments: HashMap<String, String>,
-    /// [`ProviderKind::AzureDeployments`] only: the version that is asked for when the caller names none.
+    /// [`ProviderKind::AzureDeployments`] only: the version that is asked for when the caller names none; `None` for the last stable
+    /// one.
     pub api_version: Option<String>,
 }
 
@@ -203,6 +205,7 @@ impl ProviderKind {
             (Self::Xai, E::OpenaiImages) => None,
             (Self::Xai, _) => openai.map(Place::Fixed),
             (Self::AzureDeployments, E::OpenaiChat | E::OpenaiCompletions | E::OpenaiEmbeddings) => openai.map(Place::Deployment),
+            (Self::AzureDeployments, E::OpenaiResponses) => openai.map(Place::Fixed),
             (Self::Anthropic, E::OpenaiChat) => openai.map(Place::Fixed),
             (Self::Anthropic, E::AnthropicMessages) => Some(Place::Fixed("/messages")),
             (Self::Anthropic, E::AnthropicCountTokens) => Some(Place::Fixed("/messages/count_tokens")),

@@ -103,6 +103,10 @@ impl Entry {
         self.record.request
     }
 
+    pub(crate) fn surface(&self) -> Surface {
+        self.record.operation
+    }
+
     pub(crate) fn note_local(&mut self, model: &ModelName) {
         self.record.model = Some(model.as_str().into());
     }

@@ -106,6 +106,14 @@ pub fn surface<'a>(method: &Method, path: &'a str) -> Option<Route<'a>> {
     allowed.then_some(Route { surface, model })
 }
 
+/// The methods of an address that is the proxy's, as the header `allow` has them; `None` for any other.
+pub(crate) fn methods_at(path: &str) -> Option<&'static str> {
+    find(path).map(|(surface, _)| match surface {
+        Surface::Model(_) => "POST",
+        Surface::Listing(_) => "GET, HEAD",
+    })
+}
+
 fn find(path: &str) -> Option<(Surface, Option<&str>)> {
     if let Some(rest) = path.strip_prefix(AZURE_PATH) {
         return openai(rest);
@@ -120,12 +128,15 @@ fn find(path: &str) -> Option<(Surface, Option<&str>)> {
     if let Some((model, endpoint)) = gemini(path) {
         return Some((Surface::Model(endpoint), Some(model)));
     }
-    if let Some(model) = path.strip_prefix(GEMINI_MODEL_PATH).filter(|model| !model.is_empty()) {
+    // Behind a colon stands what a model is to do: one that is not known is no model's name.
+    if let Some(model) = path.strip_prefix(GEMINI_MODEL_PATH).filter(|model| !model.is_empty() && !model.contains(':')) {
         return Some((Surface::Listing(Listing::Model), Some(model)));
     }
     let surface = match path {
         "/v1/messages" => Surface::Model(Endpoint::AnthropicMessages),
         "/v1/messages/count_tokens" => Surface::Model(Endpoint::AnthropicCountTokens),
+        // Azure's older API has this one beside its deployments: the body's `model` is the deployment.
+        "/openai/responses" => Surface::Model(Endpoint::OpenaiResponses),
         "/v1beta/models" => Surface::Listing(Listing::Models),
         "/api/chat" => Surface::Model(Endpoint::OllamaChat),
         "/api/generate" => Surface::Model(Endpoint::OllamaGenerate),
@@ -322,7 +333,7 @@ pub(crate) fn refused_by_name(path: &str) -> Option<&'static str> {
         }
         "realtime" => "realtime sessions are not passed on: use `/v1/responses` or `/v1/chat/completions`",
         "fine_tuning" | "evals" => "fine-tuning is not passed on: it would be kept at the provider under the operator's account",
-        "moderations" => "moderations are not passed on",
+        "moderations" => "moderations are not passed on: no price is known for them; ask a model of `GET /v1/models` to judge",
         "videos" => "videos are not passed on: they would be kept at the provider under the operator's account",
         "responses" => "only `POST /v1/responses` is passed on: a stored response belongs to the operator's account",
         _ => return None,
@@ -352,6 +363,7 @@ mod tests {
             ("/v1/messages/count_tokens", Endpoint::AnthropicCountTokens, None),
             ("/openai/v1/chat/completions", Endpoint::OpenaiChat, None),
             ("/openai/v1/responses", Endpoint::OpenaiResponses, None),
+            ("/openai/responses", Endpoint::OpenaiResponses, None),
             ("/openai/deployments/my-gpt/chat/completions", Endpoint::OpenaiChat, Some("my-gpt")),
             ("/openai/deployments/e/embeddings", Endpoint::OpenaiEmbeddings, Some("e")),
             ("/v1beta/openai/chat/completions", Endpoint::OpenaiChat, None),
@@ -385,6 +397,8 @@ mod tests {
             "/v1/chat/completions/",
             "/v1/chat/completions/x",
             "/openai/deployments//chat/completions",
+            "/openai/responses/resp_1",
+            "/v1beta/models/gemini-3:batchGenerateContent",
             "/openai/deployments/a/models",
             "/openai/deployments/a/models/b",
             "/v1beta/openai/v1/chat/completions",
@@ -402,6 +416,19 @@ mod tests {
         assert_eq!(listing("/v1/models/local/a:1"), Some((Surface::Listing(Listing::Model), Some("local/a:1"))));
         assert_eq!(listing("/v1beta/models/gemini-3"), Some((Surface::Listing(Listing::Model), Some("gemini-3"))));
         assert_eq!(listing("/v1beta/models"), Some((Surface::Listing(Listing::Models), None)));
+    }
+
+    #[test]
+    fn an_address_says_its_methods() {
+        for path in ["/v1/chat/completions", "/openai/responses", "/v1beta/models/a:generateContent", "/api/show"] {
+            assert_eq!(methods_at(path), Some("POST"), "{path}");
+        }
+        for path in ["/v1/models", "/v1/models/local/a:1", "/v1beta/models", "/api/tags"] {
+            assert_eq!(methods_at(path), Some("GET, HEAD"), "{path}");
+        }
+        for path in ["/v1/nothing", "/v1/audio/speech", "/v1beta/models/a:batchGenerateContent", "/"] {
+            assert_eq!(methods_at(path), None, "{path}");
+        }
     }
 
     #[test]

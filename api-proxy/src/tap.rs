@@ -21,12 +21,12 @@ use skim::Skimmer;
 use text::{Characters, Tally};
 use told::Told;
 
-use crate::{Tier, Usage, provider::ProviderKind, surface::Endpoint};
+use crate::{Tier, Usage, surface::Endpoint};
 
 /// The most words that are gathered: a million tokens, more than any model answers with. What comes after is only counted.
 pub(crate) const WORDS_BYTES: usize = 4 * 1024 * 1024;
 
-/// How an answer tells its usage: one for each row of the table of provider and endpoint.
+/// How an answer tells its usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Shape {
     /// `usage` of chat and text completions, streamed or not.
@@ -46,9 +46,9 @@ pub(crate) enum Shape {
 }
 
 impl Shape {
-    /// The shape of an endpoint's answer at a kind of provider. It is the endpoint's own everywhere: a provider that offers
-    /// another's endpoint answers in the other's words.
-    pub(crate) fn of(_kind: ProviderKind, endpoint: Endpoint) -> Self {
+    /// The shape of an endpoint's answer. It is the endpoint's own everywhere: a provider that offers another's endpoint answers in
+    /// the other's words.
+    pub(crate) fn of(endpoint: Endpoint) -> Self {
         match endpoint {
             Endpoint::OpenaiChat | Endpoint::OpenaiCompletions => Self::OpenaiChat,
             Endpoint::OpenaiResponses => Self::OpenaiResponses,

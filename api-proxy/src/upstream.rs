@@ -3,8 +3,9 @@
 //! A request goes to the best channel that has the model and the endpoint: of the smallest priority, in turns by weight, those that
 //! are well before those that said that they have too many requests; one that fails again and again is left alone for a while. It
 //! goes on to the next when the first cannot be reached, refuses the operator's secret, or answers that it has too many requests or
-//! failed itself; never once a byte of an answer is there. Nothing of a body is changed, kept or unpacked in either direction, and
-//! no redirect is followed: the secret goes where the operator sent it.
+//! failed itself; never once a byte of an answer is there, and never when one that has the request says nothing for too long: what
+//! it thought meanwhile is paid for. Nothing of a body is changed, kept or unpacked in either direction, and no redirect is
+//! followed: the secret goes where the operator sent it.
 //!
 //! The steps: [`breaker`] and [`choice`] decide, [`request`] and [`headers`] write, [`dial`] and [`pool`] connect,
 //! [`mod@exchange`] sends.
@@ -44,7 +45,7 @@ use pool::Pool;
 use request::Address;
 
 use crate::{
-    Model,
+    Model, head,
     provider::{Channel, Name, ProviderKind},
     surface::Endpoint,
 };
@@ -159,6 +160,8 @@ pub(crate) enum NoAnswer {
     Timeout,
     /// The provider refused the operator's own secret.
     KeyRefused,
+    /// The operator's own account there may not spend more.
+    AccountSpent,
 }
 
 /// How a channel is doing, for metrics, readiness and the log.
@@ -212,9 +215,9 @@ impl Upstream {
         Self { stations, board: Mutex::new(board), tuning }
     }
 
-    /// Whether some channel has the model and the endpoint, well or not.
-    pub(crate) fn offers(&self, model: &Model, endpoint: Endpoint) -> bool {
-        self.ways().any(|(_, address, _)| address.offers(model, endpoint))
+    /// Whether some channel, well or not, has the model and the endpoint for a request that names the model so.
+    pub(crate) fn offers(&self, model: &Model, endpoint: Endpoint, name: &str, addressing: Addressing) -> bool {
+        self.ways().any(|(_, address, _)| address.takes(model, endpoint, name, addressing))
     }
 
     /// How the channels are.
@@ -275,6 +278,7 @@ impl Upstream {
                         return Ok(answer(&address.channel, begun));
                     }
                     Verdict::Busy(rest) => (Some(News::Busy(rest)), Ok(answer(&address.channel, begun))),
+                    Verdict::Spent => (Some(News::Busy(SPENT_REST)), Err(NoAnswer::AccountSpent)),
                     Verdict::Failed => (Some(News::Failure), Ok(answer(&address.channel, begun))),
                     Verdict::Redirect => (Some(News::Failure), Err(NoAnswer::Failed)),
                     Verdict::KeyRefused => (Some(News::KeyRefused), Err(NoAnswer::KeyRefused)),
@@ -288,8 +292,13 @@ impl Upstream {
             if let Some(news) = news {
                 self.heard(chosen, news);
             }
+            // Whoever has the request and is silent works for it: another one's work would be paid for on top.
+            let is_at_work = came.as_ref().is_err_and(|why| *why == NoAnswer::Timeout);
             if came.is_ok() || last.is_err() {
                 last = came;
+            }
+            if is_at_work {
+                break;
             }
         }
         last
@@ -300,7 +309,8 @@ impl Upstream {
         let now = Instant::now();
         let mut board = self.board();
         let Board { conditions, turns } = &mut *board;
-        let fitting = || self.ways().filter(|(index, address, _)| !tried.contains(index) && address.takes(call));
+        let takes = |address: &Address| address.takes(call.model, call.endpoint, call.name, call.addressing);
+        let fitting = || self.ways().filter(|(index, address, _)| !tried.contains(index) && takes(address));
 
         let mut best = None;
         let mut shut: Option<(Why, Duration)> = None;
@@ -323,8 +333,9 @@ impl Upstream {
         let Some(best) = best else {
             return Err(match shut {
                 Some((Why::KeyRefused, _)) => NoAnswer::KeyRefused,
-                Some((Why::Failing, left)) => NoAnswer::NoProvider { retry_after_s: seconds_up(left) },
-                None => NoAnswer::NoProvider { retry_after_s: 60 },
+                Some((Why::Failing, left)) => NoAnswer::NoProvider { retry_after_s: head::whole_seconds(left) },
+                // Whoever asks has found before that there is one, and channels stay as they are.
+                None => NoAnswer::Failed,
             });
         };
         let of_best = fitting().filter_map(|(index, address, _)| {
@@ -373,6 +384,8 @@ enum Verdict {
     Good,
     /// It has too many requests.
     Busy(Duration),
+    /// The operator's account may not spend more. The caller could wait for ever.
+    Spent,
     /// It failed itself.
     Failed,
     /// It points elsewhere.
@@ -391,11 +404,18 @@ fn judge(kind: ProviderKind, begun: &Begun) -> Verdict {
         401 | 402 => Verdict::KeyRefused,
         403 => Verdict::NotForThisKey,
         400 if says_key_is_invalid(kind, first) => Verdict::KeyRefused,
-        429 if memmem::find(first, b"\"enforced_spend_limit_reached\"").is_some() => Verdict::Busy(SPENT_REST),
+        429 if says_account_is_spent(first) => Verdict::Spent,
         429 => Verdict::Busy(asked_rest(&begun.headers).unwrap_or(USUAL_REST)),
         500.. => Verdict::Failed,
         _ => Verdict::Good,
     }
+}
+
+/// OpenAI and Anthropic say with the status of too many requests that the account is empty; what it was is told by a code. A
+/// caller's own text may come back in such an answer, but its quotes then have backslashes before them.
+fn says_account_is_spent(body: &[u8]) -> bool {
+    let codes: [&[u8]; 2] = [b"\"insufficient_quota\"", b"\"enforced_spend_limit_reached\""];
+    codes.into_iter().any(|code| memmem::find(body, code).is_some())
 }
 
 /// Google and xAI refuse a key with status 400, like any other mistake; xAI quotes a part of it. What it was is told by the field in
@@ -417,10 +437,6 @@ fn asked_rest(headers: &HeaderMap) -> Option<Duration> {
     let number = |name| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
     let millis = number(http::HeaderName::from_static("retry-after-ms")).map(|millis| millis / 1000.0);
     Duration::try_from_secs_f64(millis.or_else(|| number(RETRY_AFTER))?).ok()
-}
-
-fn seconds_up(time: Duration) -> u32 {
-    u32::try_from(time.as_secs() + u64::from(time.subsec_nanos() > 0)).unwrap_or(u32::MAX).max(1)
 }
 
 fn answer(channel: &Channel, begun: Begun) -> UpstreamAnswer {

@@ -46,7 +46,7 @@ pub struct TokenUsage {
     pub output_image: Option<u64>,
     /// Searches and other calls of the provider's own tools, which are paid for one by one.
     pub searches: Option<u64>,
-    /// What the provider says that it charges, in pico-USD; goes before any price of ours.
+    /// What the answer says that it costs, in pico-USD; goes before any price of ours where it is the provider's word.
     pub upstream_cost_pico: Option<u64>,
     /// Which class of service the provider says that it gave.
     pub tier: Option<Tier>,

@@ -11,9 +11,9 @@ use std::{
 };
 
 use api_proxy::{
-    Admitted, Answer, Ask, Bridges, Caller, Catalogue, Channel, Endpoint, KeyId, Leash, Meter, NotAdmitted, NotRelayed,
-    NotReserved, Order, PresentedKey, ProviderKind, ProviderSecret, Proxy, ProxyBody, Record, RecordOutcome, Reservation, Surface,
-    Tuning, Upstream, Workstation,
+    Admitted, Answer, Ask, Bridges, Caller, Catalogue, Channel, Endpoint, KeyId, Leash, Meter, ModelOverride, ModelPrices,
+    NotAdmitted, NotRelayed, NotReserved, Order, PresentedKey, Price, ProviderKind, ProviderSecret, Proxy, ProxyBody, Record,
+    RecordOutcome, Reservation, Surface, Tuning, Upstream, Workstation,
 };
 use bytes::{Buf, Bytes};
 use futures_util::{StreamExt, stream};
@@ -101,6 +101,7 @@ impl Provider {
             .status(status)
             .header(CONTENT_TYPE, content_type)
             .header("x-request-id", "theirs")
+            .header("cache-control", "max-age=60")
             .body(body)
             .unwrap())
     }
@@ -174,6 +175,18 @@ impl World {
     }
 
     async fn with(acts: impl IntoIterator<Item = Act>, change: impl FnOnce(&mut Recorder)) -> Self {
+        let kinds = [("openai", ProviderKind::Openai), ("anthropic", ProviderKind::Anthropic), ("google", ProviderKind::Gemini)];
+        let channels = kinds.map(|(name, kind)| channel(name, kind));
+        Self::of(acts, change, channels.into(), Catalogue::embedded().unwrap()).await
+    }
+
+    /// One whose channels, wherever they say that they are, lead to the provider.
+    async fn of(
+        acts: impl IntoIterator<Item = Act>,
+        change: impl FnOnce(&mut Recorder),
+        mut channels: Vec<Channel>,
+        catalogue: Catalogue,
+    ) -> Self {
         let provider = Provider::start(acts).await;
         let key: KeyId = "abcDEF123456".parse().unwrap();
         let mut meter = Recorder {
@@ -192,23 +205,17 @@ impl World {
             .unwrap()
             .with_root_certificates(rustls::RootCertStore::empty())
             .with_no_client_auth();
-        let channels = [("openai", ProviderKind::Openai), ("anthropic", ProviderKind::Anthropic), ("google", ProviderKind::Gemini)];
-        let channels = channels.map(|(name, kind)| Channel {
-            name: name.parse().unwrap(),
-            provider: name.parse().unwrap(),
-            kind,
-            base: format!("http://{}", provider.address).parse().unwrap(),
-            secret: Some(ProviderSecret::new(SECRET)),
-            priority: 0,
-            weight: 1,
-            models: None,
-            deployments: HashMap::new(),
-            api_version: None,
-        });
-        let upstream = Upstream::new(channels.into(), &Arc::new(tls), Tuning::default());
-        let catalogue = Arc::new(Catalogue::embedded().unwrap());
-        let proxy = Arc::new(Proxy::new(Arc::clone(&meter), Arc::new(NoBridges), Arc::new(upstream), catalogue));
+        for channel in &mut channels {
+            channel.base = format!("http://{}", provider.address).parse().unwrap();
+        }
+        let upstream = Upstream::new(channels, &Arc::new(tls), Tuning::default());
+        let proxy = Arc::new(Proxy::new(Arc::clone(&meter), Arc::new(NoBridges), Arc::new(upstream), Arc::new(catalogue)));
         Self { provider, meter, proxy }
+    }
+
+    async fn get(&self, path: &str, (name, value): (&'static str, &'static str)) -> Response<ProxyBody> {
+        let request = Request::get(path).header("authorization", "Bearer good").header(name, value);
+        self.proxy.handle(request.body(Full::<Bytes>::default()).unwrap()).await
     }
 
     async fn post(&self, path: &str, body: impl Into<Bytes>) -> Response<ProxyBody> {
@@ -226,6 +233,25 @@ impl World {
         assert_eq!(reservation.is_some(), !self.meter.reserved.lock().unwrap().is_empty(), "what was set aside comes back");
         record
     }
+}
+
+fn channel(provider: &str, kind: ProviderKind) -> Channel {
+    Channel {
+        name: provider.parse().unwrap(),
+        provider: provider.parse().unwrap(),
+        kind,
+        base: "https://provider.example".parse().unwrap(),
+        secret: Some(ProviderSecret::new(SECRET)),
+        priority: 0,
+        weight: 1,
+        models: None,
+        deployments: HashMap::new(),
+        api_version: None,
+    }
+}
+
+fn header<'a>(response: &'a Response<ProxyBody>, name: &str) -> &'a str {
+    response.headers().get(name).map_or("", |value| value.to_str().unwrap())
 }
 
 async fn read(response: Response<ProxyBody>) -> (u16, Vec<u8>, bool) {
@@ -264,6 +290,7 @@ async fn bytes_arrive_as_they_were_sent_in_both_directions() {
         let response = world.post(CHAT, odd).await;
         assert_eq!(response.headers()["x-request-id"], "theirs");
         assert_eq!(response.headers()["x-1k4-provider"], "openai");
+        assert_eq!(response.headers().get_all("cache-control").iter().collect::<Vec<_>>(), ["no-store"]);
         let id = response.headers()["x-1k4-request-id"].to_str().unwrap().to_owned();
         assert_eq!(response.headers()["x-1k4-receipt"], format!("/v1/requests/{id}"));
         assert_eq!(read(response).await, (200, answer, true));
@@ -331,10 +358,23 @@ async fn the_operators_key_is_not_the_callers_fault() {
     for status in [401, 402, 403] {
         let world = World::new([Act::Say(status, JSON, b"{\"error\":\"bad key sk-the-ope...\"}".into())]).await;
         let response = world.post(CHAT, STREAMED).await;
-        assert_eq!((response.status().as_u16(), &response.headers()["x-1k4-error"]), (502, &"upstream_error".parse().unwrap()));
+        assert_eq!((response.status().as_u16(), header(&response, "x-1k4-error")), (502, "upstream_error"));
+        assert_eq!(header(&response, "x-should-retry"), "false");
         assert!(!text(response).await.1.contains("sk-"));
         assert_eq!(world.record().await.outcome, RecordOutcome::Failed("upstream_error"));
     }
+}
+
+#[tokio::test]
+async fn the_operators_empty_account_is_not_the_callers_fault() {
+    let spent =
+        r#"{"error":{"message":"You exceeded your current quota","type":"insufficient_quota","code":"insufficient_quota"}}"#;
+    let world = World::new([Act::Say(429, JSON, spent.into())]).await;
+    let response = world.post(CHAT, STREAMED).await;
+    assert_eq!((response.status().as_u16(), header(&response, "x-1k4-error")), (502, "upstream_error"));
+    assert_eq!((header(&response, "x-should-retry"), header(&response, "x-1k4-source")), ("false", "gateway"));
+    assert!(text(response).await.1.contains("this Lab's own account at the provider is used up"));
+    assert_eq!(world.record().await.outcome, RecordOutcome::Failed("upstream_error"));
 }
 
 #[tokio::test]
@@ -342,6 +382,12 @@ async fn what_breaks_in_the_middle_is_told_in_the_callers_words() {
     let gemini = "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse";
     for (path, body, piece, told) in [
         (CHAT, STREAMED, "data: {\"x\":1}\n\n", "data: {\"error\":{\"message\":\"the provider broke off"),
+        (
+            "/v1/responses",
+            r#"{"model":"gpt-5.4-mini","stream":true,"input":"a"}"#,
+            "event: response.created\ndata: {\"type\":\"response.created\"}\n\n",
+            "event: error\ndata: {\"type\":\"error\",\"code\":\"upstream_error\",\"message\":\"the provider broke off",
+        ),
         (
             "/v1/messages",
             r#"{"model":"claude-haiku-4-5","stream":true,"max_tokens":5,"messages":[]}"#,
@@ -474,6 +520,13 @@ async fn who_may_not_contacts_nobody() {
             _ => None,
         };
         assert_eq!(retry, expected, "{code}");
+        // The SDKs take a 402 for final unless they are told otherwise.
+        let should = match (status, refusal) {
+            (402, NotReserved::InFlight { .. }) => "true",
+            (402, _) => "false",
+            _ => "",
+        };
+        assert_eq!(header(&response, "x-should-retry"), should, "{code}");
         assert_eq!(world.record().await.outcome, RecordOutcome::Failed(code));
         assert_eq!(world.provider.contacts(), 0);
     }
@@ -509,6 +562,156 @@ async fn what_cannot_be_asked_contacts_nobody() {
         assert_eq!(world.proxy.handle(request).await.status(), status, "{name}");
         assert_eq!(world.provider.contacts(), 0);
     }
+}
+
+#[tokio::test]
+async fn what_no_channel_can_be_asked_is_not_found_and_not_reserved() {
+    let azure = |kind| Channel { deployments: HashMap::from([("gpt-5.5".into(), "prod".into())]), ..channel("openai", kind) };
+    for (channel, path, body) in [
+        // Azure reads the body's model as the deployment, and the body is passed on as it is.
+        (azure(ProviderKind::Azure), CHAT, r#"{"model":"gpt-5.5","messages":[]}"#),
+        (azure(ProviderKind::AzureDeployments), "/openai/responses", r#"{"model":"gpt-5.5","input":"a"}"#),
+        (channel("openai", ProviderKind::Openai), "/openai/deployments/gpt-5.5/chat/completions", r#"{"messages":[]}"#),
+    ] {
+        let world = World::of([], |_| {}, vec![channel], Catalogue::embedded().unwrap()).await;
+        let response = world.post(path, body).await;
+        assert_eq!((response.status().as_u16(), header(&response, "x-1k4-error")), (404, "model_not_found"), "{path}");
+        assert_eq!(header(&response, "retry-after"), "");
+        assert_eq!(world.record().await.outcome, RecordOutcome::Failed("model_not_found"));
+        assert!(world.meter.reserved.lock().unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn azures_older_responses_are_passed_on() {
+    let deployments = HashMap::from([("gpt-5.5".into(), "gpt-5.5".into())]);
+    let azure = Channel { deployments, ..channel("openai", ProviderKind::AzureDeployments) };
+    let answer = r#"{"usage":{"input_tokens":1,"output_tokens":1}}"#;
+    let world = World::of([Act::Say(200, JSON, answer.into())], |_| {}, vec![azure], Catalogue::embedded().unwrap()).await;
+    let path = "/openai/responses?api-version=2025-04-01-preview";
+    assert_eq!(text(world.post(path, r#"{"model":"gpt-5.5","input":"a"}"#).await).await, (200, answer.into()));
+    assert_eq!(world.provider.seen.lock().unwrap()[0].target, path);
+}
+
+#[tokio::test]
+async fn a_method_that_an_address_does_not_take_is_named() {
+    let world = World::new([]).await;
+    for (path, allow, told) in [
+        (CHAT, "POST", r#"{"error":{"message":"this address takes another method: use POST","type":"invalid_request_error""#),
+        ("/v1/messages", "POST", r#"{"type":"error","error":{"type":"invalid_request_error","message":"this address takes"#),
+        ("/v1beta/models/gemini-2.5-flash:generateContent", "POST", r#"{"error":{"code":405,"message":"this address takes"#),
+        ("/v1/models", "GET, HEAD", r#"{"error":{"message":"this address takes another method: use GET, HEAD""#),
+    ] {
+        let request = Request::delete(path).header("x-api-key", "good").body(Full::<Bytes>::default()).unwrap();
+        let response = world.proxy.handle(request).await;
+        assert_eq!((response.status().as_u16(), header(&response, "x-1k4-error")), (405, "method_not_allowed"), "{path}");
+        assert_eq!(header(&response, "allow"), allow, "{path}");
+        let (_, text) = text(response).await;
+        assert!(text.starts_with(told), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn an_error_carries_its_id_where_sdks_look_and_its_receipt_where_there_is_one() {
+    let world = World::new([]).await;
+    for (key, path, name, has_record) in [
+        ("good", CHAT, "x-request-id", true),
+        ("good", "/v1/messages", "request-id", true),
+        ("bad", CHAT, "x-request-id", false),
+        ("bad", "/v1/messages", "request-id", false),
+        ("good", "/v1/nothing", "x-request-id", false),
+    ] {
+        let request = Request::post(path).header("x-api-key", key).body(Full::from(r#"{"model":"no-such-model"}"#)).unwrap();
+        let response = world.proxy.handle(request).await;
+        let id = header(&response, "x-1k4-request-id");
+        assert!(id.starts_with("req_"));
+        assert_eq!(header(&response, name), id, "{key} {path}");
+        let receipt = if has_record { format!("/v1/requests/{id}") } else { String::new() };
+        assert_eq!(header(&response, "x-1k4-receipt"), receipt, "{key} {path}");
+    }
+}
+
+#[tokio::test]
+async fn a_model_is_listed_under_the_name_by_which_it_is_asked_for() {
+    let world = World::new([]).await;
+    let one = async |path: &str, header| {
+        let (status, text) = text(world.get(path, header).await).await;
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        (status, value)
+    };
+    let plain = ("accept", "*/*");
+    let anthropic = ("anthropic-version", "2023-06-01");
+    for name in ["claude-haiku-4-5", "claude-haiku-4-5-20251001", "claude-haiku-5-5-20261001"] {
+        let path = format!("/v1/models/{name}");
+        for header in [plain, anthropic] {
+            let (status, told) = one(&path, header).await;
+            assert_eq!((status, &told["id"]), (200, &name.into()), "{header:?}");
+        }
+    }
+    let (status, told) = one("/v1beta/models/gemini-flash-latest", plain).await;
+    assert_eq!((status, &told["name"]), (200, &"models/gemini-flash-latest".into()));
+    assert_eq!(one("/v1/models/gpt-5.4-mini", plain).await.1["id"], "gpt-5.4-mini");
+    assert_eq!(one("/v1/models/gpt-5.4-mini", anthropic).await.0, 404);
+    let (_, list) = one("/v1/models", anthropic).await;
+    let ids: Vec<_> = list["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap()).collect();
+    assert!(ids.contains(&"claude-haiku-4-5") && ids.iter().all(|id| id.starts_with("claude-")), "{ids:?}");
+}
+
+#[tokio::test]
+async fn only_xais_own_word_is_a_price_and_not_against_the_operators() {
+    let answer = |output: &str| format!(r#"{{"usage":{{"prompt_tokens":10{output},"cost_in_usd_ticks":500}}}}"#);
+    let cost = async |kind, catalogue: Catalogue, output: &str| {
+        let act = Act::Say(200, JSON, answer(output).into());
+        let world = World::of([act], |_| {}, vec![channel("xai", kind)], catalogue).await;
+        assert_eq!(text(world.post(CHAT, r#"{"model":"grok-4.3","max_tokens":10,"messages":[]}"#).await).await.0, 200);
+        let record = world.record().await;
+        (record.cost_nano, record.estimated)
+    };
+    let listed = || Catalogue::embedded().unwrap();
+    let price = |usd: &str| Some(Price::per_million_tokens(usd).unwrap());
+    let prices = ModelPrices {
+        input: price("2").unwrap(),
+        output: price("4"),
+        cached: None,
+        cache_write_short: None,
+        cache_write_long: None,
+        input_audio: None,
+        input_image: None,
+        output_audio: None,
+        output_image: None,
+        search: None,
+    };
+    let own = ModelOverride {
+        id: "grok-4.3".to_owned(),
+        provider: "xai".parse().unwrap(),
+        aliases: Vec::new(),
+        max_input: None,
+        max_output: None,
+        prices: Some(prices),
+    };
+    let overridden = listed().with_overrides(&[own]).unwrap();
+    let told = r#","completion_tokens":4"#;
+    // 500 ticks are 50,000 pico-dollars.
+    assert_eq!(cost(ProviderKind::Xai, listed(), told).await, (50, false));
+    assert_eq!(cost(ProviderKind::Xai, overridden.clone(), told).await, (20_000 + 16_000, false));
+    assert_eq!(cost(ProviderKind::OpenaiCompatible, listed(), told).await, (12_500 + 10_000, false));
+    // Nor does it stand for the tokens that were not told.
+    assert_eq!(cost(ProviderKind::Xai, listed(), "").await, (50, false));
+    assert_eq!(cost(ProviderKind::OpenaiCompatible, listed(), "").await, (12_500, true));
+    assert_eq!(cost(ProviderKind::Xai, overridden, "").await, (20_000, true));
+}
+
+#[tokio::test]
+async fn a_stream_under_another_content_type_is_read_as_one() {
+    let answer =
+        "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":5,\"total_tokens\":8}}\n\ndata: [DONE]\n\n";
+    let world = World::new([Act::Say(200, "text/plain", answer.into())]).await;
+    let response = world.post(CHAT, STREAMED).await;
+    assert_eq!(header(&response, "content-type"), "text/plain");
+    assert_eq!(text(response).await, (200, answer.into()));
+    let record = world.record().await;
+    assert_eq!((record.input_tokens, record.output_tokens, record.estimated), (Some(3), Some(5), false));
+    assert_eq!(record.outcome, RecordOutcome::Complete);
 }
 
 #[tokio::test]

@@ -359,7 +359,7 @@ async fn without_a_good_key_nothing_happens() {
         (
             404,
             String::new(),
-            r#"{"error":{"message":"there is no such address here: the model API lives under `/v1/` and `/api/`","type":"not_found_error","param":null,"code":"not_found"}}"#.into()
+            r#"{"error":{"message":"there is no such address here: the model API lives under `/v1` (also `/v1beta` and `/openai`) and `/api`; check the base URL and the path","type":"not_found_error","param":null,"code":"not_found"}}"#.into()
         )
     );
     let two = Request::post("/api/chat").header("x-api-key", "good").header("api-key", "other").body(Full::from(WHOLE)).unwrap();
@@ -412,6 +412,7 @@ async fn a_workstation_that_is_not_there_is_an_error_of_each_dialect() {
         let world = World::with([Workstation { presence: Presence::Offline, ..station("box") }], []);
         let response = world.post(path, WHOLE).await;
         let id = header(&response, "x-1k4-request-id").to_owned();
+        assert_eq!(header(&response, "retry-after"), "5");
         let (status, text) = whole(response).await;
         assert_eq!((status, text.replace(&id, "REQ")), (503, expected));
         assert_eq!(world.record().outcome, RecordOutcome::Failed("bridge_offline"));

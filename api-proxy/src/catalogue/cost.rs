@@ -29,15 +29,13 @@ pub struct Bound {
 impl Catalogue {
     /// What an answer costs, in nano-credits, rounded half up once at the end.
     ///
-    /// What the provider says that it charges goes before any price. Turns inside the answer are paid for one by one, each at the
-    /// prices of the model that it names; one that is not known, or names none, at those of the model that was asked.
+    /// Turns inside the answer are paid for one by one, each at the prices of the model that it names; one that is not known, or
+    /// names none, at those of the model that was asked. What the answer says that it costs is left out: whether that is anybody's
+    /// price, and not just a number, is for whoever knows who said it, and [`charged`] is that price then.
     #[must_use]
     pub fn cost(&self, model: &Model, at: SystemTime, usage: &Usage) -> i64 {
         let at = price::seconds(at);
         let whole = &usage.whole;
-        if let Some(pico) = whole.upstream_cost_pico {
-            return nano(u128::from(pico) * FINE_PER_PICO);
-        }
         if usage.iterations.is_empty() {
             return nano(fine(model, at, whole));
         }
@@ -81,6 +79,11 @@ impl Catalogue {
         let dearest = steps.filter(|step| step.above == 0 || step.above < bound.input).map(pico).max().unwrap_or(0);
         nano(dearest.saturating_mul(model.permille(bound.us_only)))
     }
+}
+
+/// What a provider says that it charges, in nano-credits.
+pub(crate) fn charged(pico: u64) -> i64 {
+    nano(u128::from(pico) * FINE_PER_PICO)
 }
 
 /// Sums are kept in thousandths of a pico-USD, so that a multiplier of thousandths loses nothing.

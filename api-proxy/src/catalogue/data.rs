@@ -6,6 +6,7 @@ use super::{
     CatalogueError, DateForm, Model,
     price::{self, Listed, Period, Service},
 };
+use crate::calendar;
 
 /// What is read of it: its head is for people.
 #[derive(Deserialize)]
@@ -90,6 +91,7 @@ fn model(entry: &Entry<'_>) -> Result<Model, CatalogueError> {
             .iter()
             .map(|form| date_form(form).ok_or_else(|| problem("`dated` is not known")))
             .collect::<Result<_, _>>()?,
+        has_own_price: false,
         us_permille: entry.us_permille.map_or(1000, |(permille, _)| permille),
         periods,
     })
@@ -141,12 +143,8 @@ fn date_form(text: &str) -> Option<DateForm> {
 
 /// The first second of a day such as `2026-12-01` in UTC, since 1970.
 pub(super) fn day_of(text: &str) -> Option<u64> {
-    let mut parts = text.splitn(3, '-').map(|part| part.parse::<u64>().ok());
+    let mut parts = text.splitn(3, '-').map(|part| part.parse::<i64>().ok());
     let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
     let in_range = text.len() == 10 && (1970..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
-    // Days from the civil calendar, with years that begin in March so that the leap day is the last one.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
-    // 719,468 days lie between 0000-03-01 and 1970-01-01.
-    in_range.then(|| days.checked_sub(719_468).map(|days| days * 86_400))?
+    in_range.then(|| u64::try_from(calendar::day(year, month, day) * calendar::DAY).ok())?
 }

@@ -91,6 +91,7 @@ pub(super) fn lay_over(mut models: Vec<Model>, overrides: &[ModelOverride]) -> R
             if let Some(periods) = periods {
                 model.periods = periods;
                 model.us_permille = 1000;
+                model.has_own_price = true;
             }
         } else {
             models.push(Model {
@@ -101,6 +102,7 @@ pub(super) fn lay_over(mut models: Vec<Model>, overrides: &[ModelOverride]) -> R
                 created: None,
                 aliases: sorted(aliases),
                 dated: Box::new([]),
+                has_own_price: true,
                 us_permille: 1000,
                 periods: periods.ok_or_else(|| problem("a new model needs prices"))?,
             });

@@ -18,7 +18,7 @@ use crate::{
     error::ProxyError,
     estimate,
     manners::{Manners, Tail},
-    tap::{Framing, Reading, Tap},
+    tap::{Framing, Reading, Shape, Tap},
     upstream::{UpstreamAnswer, UpstreamBody},
 };
 
@@ -92,13 +92,14 @@ impl Passage {
         protocol: Option<Protocol>,
     ) -> Self {
         let status = recordable(answer.status);
-        let manners = content_type.map_or(Manners::Opaque, Manners::of);
+        let manners = Manners::of_answer(content_type, status, flight.account.streamed);
         let framing = match manners {
             Manners::Events => Framing::Events,
             Manners::Json if status.is_success() => Framing::Json,
             Manners::Json | Manners::Lines | Manners::Opaque => Framing::Opaque,
         };
-        let tap = Tap::new(flight.account.shape(answer.kind), framing, flight.account.words());
+        flight.account.answered_by = Some(answer.kind);
+        let tap = Tap::new(Shape::of(flight.account.endpoint), framing, flight.account.words());
         flight.entry.note_status(status);
         let mut body = Self {
             flight: Some(flight),
@@ -223,9 +224,10 @@ impl Passage {
     fn break_off(&mut self, error: &ProxyError) {
         self.stage = Stage::Breaking;
         let Some(flight) = self.flight.take() else { return };
-        let request = flight.entry.request();
+        let (request, surface) = (flight.entry.request(), flight.entry.surface());
         self.cut_short(flight, RecordOutcome::Failed(error.code()));
-        if let Some(words) = self.protocol.and_then(|protocol| self.manners.last_words(self.tail, protocol, error, request)) {
+        let words = |protocol| self.manners.last_words(self.tail, protocol, surface, error, request);
+        if let Some(words) = self.protocol.and_then(words) {
             self.next = Some(words);
             self.stage = Stage::Over;
         }

@@ -72,14 +72,15 @@ pub(super) enum NotBegun {
 /// Sends a request and waits for the head of its answer and the first bytes.
 ///
 /// A provider may close a connection at the moment at which a request goes out on it. That is seen by its saying nothing at all,
-/// and the request is then sent once more over a connection that has not waited.
+/// and the request is then sent once more over a connection that was opened since: several that have waited are often closed at once.
 pub(super) async fn exchange(
     pool: &Arc<Pool>,
     idle: Duration,
     request: impl Fn(Version) -> Option<Request<Sent>>,
 ) -> Result<Begun, NotBegun> {
+    let began = Instant::now();
     match once(pool, pool.connection().await?, idle, &request).await {
-        Err(Broke::Stale) => once(pool, pool.fresh().await?, idle, &request).await,
+        Err(Broke::Stale) => once(pool, pool.opened_since(began).await?, idle, &request).await,
         other => other,
     }
     .map_err(|broke| match broke {

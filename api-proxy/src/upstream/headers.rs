@@ -98,8 +98,20 @@ const DROPPED: [&str; 35] = [
 ];
 
 /// Headers of an answer that are dropped, by family. The last is the Lab's own: a provider cannot speak for it.
-const DROPPED_FAMILIES: [&str; 8] =
-    ["access-control-", "anthropic-priority-", "anthropic-ratelimit-", "cf-", "x-envoy-", "x-ms-region", "x-ratelimit-", "x-1k4-"];
+///
+/// `x-accel-` and `x-sendfile` would have a reverse proxy before the Lab fetch something else in the answer's place.
+const DROPPED_FAMILIES: [&str; 10] = [
+    "access-control-",
+    "anthropic-priority-",
+    "anthropic-ratelimit-",
+    "cf-",
+    "x-accel-",
+    "x-envoy-",
+    "x-ms-region",
+    "x-ratelimit-",
+    "x-sendfile",
+    "x-1k4-",
+];
 
 /// Copies what passes from a caller's headers to a request.
 pub(super) fn pass_request(from: &HeaderMap, to: &mut HeaderMap) {

@@ -55,7 +55,7 @@ const READ_BUFFER: usize = 128 << 10;
 /// What may be on its way on one HTTP/2 stream: at 100 ms, 5 MB/s.
 const STREAM_WINDOW: u32 = 512 << 10;
 /// And on one connection: enough for callers who read slowly to hold up nobody else.
-const CONNECTION_WINDOW: u32 = 32 << 20;
+const CONNECTION_WINDOW: u32 = MOST_STREAMS as u32 * STREAM_WINDOW;
 /// A connection with requests on it that does not answer a ping for this long is dead.
 const PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 
@@ -115,14 +115,18 @@ impl Pool {
                 return Ok(Connection::Line(line, true));
             }
         }
-        self.fresh().await
+        self.shared_or_new(None).await
     }
 
-    /// Likewise, but none that has waited.
-    pub(super) async fn fresh(&self) -> Result<Connection, NoConnection> {
+    /// Likewise, but one that was not open yet at that time: a new one, or one that somebody else has opened since.
+    pub(super) async fn opened_since(&self, time: Instant) -> Result<Connection, NoConnection> {
+        self.shared_or_new(Some(time)).await
+    }
+
+    async fn shared_or_new(&self, since: Option<Instant>) -> Result<Connection, NoConnection> {
         let failures = {
             let mut open = self.lock();
-            if let Some(slot) = open.slot() {
+            if let Some(slot) = open.slot(since) {
                 return Ok(Connection::Slot(slot, true));
             }
             (open.version != Some(Version::Http1)).then_some(open.failures)
@@ -132,7 +136,7 @@ impl Pool {
         let turn = self.opening.lock().await;
         {
             let mut open = self.lock();
-            if let Some(slot) = open.slot() {
+            if let Some(slot) = open.slot(since) {
                 return Ok(Connection::Slot(slot, true));
             }
             if open.failures != failures {
@@ -216,11 +220,12 @@ impl Pool {
 type Aged = (Vec<(Instant, Box<Line>)>, Vec<Arc<Shared>>);
 
 impl Open {
-    /// Room on a connection that is there.
-    fn slot(&mut self) -> Option<Slot> {
+    /// Room on a connection that is there, and where a time is given was not there before it.
+    fn slot(&mut self, since: Option<Instant>) -> Option<Slot> {
         self.shared.retain(|shared| !shared.sender.is_closed());
         self.shared
             .iter()
+            .filter(|shared| since.is_none_or(|since| shared.opened >= since))
             .find(|shared| shared.streams.load(Ordering::Relaxed) < shared.most.load(Ordering::Relaxed))
             .map(Slot::new)
     }
@@ -346,6 +351,7 @@ struct Shared {
     sender: http2::SendRequest<Sent>,
     streams: AtomicUsize,
     most: Arc<AtomicUsize>,
+    opened: Instant,
     used: Mutex<Instant>,
 }
 
@@ -374,7 +380,8 @@ impl Shared {
             })
             .await;
         });
-        Ok(Arc::new(Self { sender, streams: AtomicUsize::new(0), most, used: Mutex::new(Instant::now()) }))
+        let opened = Instant::now();
+        Ok(Arc::new(Self { sender, streams: AtomicUsize::new(0), most, opened, used: Mutex::new(opened) }))
     }
 
     fn is_unused(&self, now: Instant, keep: Duration) -> bool {

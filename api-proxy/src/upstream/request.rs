@@ -20,7 +20,8 @@ use crate::{
 /// What Anthropic is told when the caller does not say: the only version there is.
 const ANTHROPIC_VERSION: (HeaderName, HeaderValue) =
     (HeaderName::from_static("anthropic-version"), HeaderValue::from_static("2023-06-01"));
-/// What Azure is told when neither the caller nor the operator says: the last stable version of the older API.
+/// What Azure is told when neither the caller nor the operator says: the last stable version of the older API. It is older than
+/// `/responses`, whose callers name one: Azure's clients always do.
 const AZURE_VERSION: &str = "2024-10-21";
 
 /// A channel, as requests see it.
@@ -58,8 +59,8 @@ impl Address {
         Some(Self { models, root, authority: host.parse().ok()?, host: host.parse().ok()?, fixed, secret, channel })
     }
 
-    /// Whether it has the model and the endpoint.
-    pub(super) fn offers(&self, model: &Model, endpoint: Endpoint) -> bool {
+    /// Whether it has the model and the endpoint at all.
+    fn offers(&self, model: &Model, endpoint: Endpoint) -> bool {
         self.channel.provider == model.provider
             && self.channel.kind.place(endpoint).is_some()
             && self.models.as_ref().is_none_or(|models| models.contains(&*model.id))
@@ -73,17 +74,18 @@ impl Address {
         !self.is_azure() || named_alike || deployments.contains_key(&*model.id)
     }
 
-    /// Whether it has them for this request, whose body is passed on as it is.
-    pub(super) fn takes(&self, call: &Call<'_>) -> bool {
-        self.offers(call.model, call.endpoint)
-            && match self.channel.kind {
-                // The body's `model` is what Azure reads as the deployment.
-                ProviderKind::Azure => {
-                    let deployment = self.channel.deployments.get(&*call.model.id).map_or(&*call.model.id, String::as_str);
-                    call.addressing != Addressing::Deployment && deployment == call.name
-                }
-                ProviderKind::AzureDeployments => true,
-                _ => call.addressing != Addressing::Deployment,
+    /// Whether it has them for a request that names the model so, and whose body is passed on as it is.
+    pub(super) fn takes(&self, model: &Model, endpoint: Endpoint, name: &str, addressing: Addressing) -> bool {
+        // The body's `model` is what Azure reads as the deployment, unless the path has it.
+        let is_named = || {
+            let deployment = self.channel.deployments.get(&*model.id).map_or(&*model.id, String::as_str);
+            addressing != Addressing::Deployment && deployment == name
+        };
+        self.offers(model, endpoint)
+            && match (self.channel.kind, self.channel.kind.place(endpoint)) {
+                (ProviderKind::Azure, _) | (ProviderKind::AzureDeployments, Some(Place::Fixed(_))) => is_named(),
+                (ProviderKind::AzureDeployments, _) => true,
+                _ => addressing != Addressing::Deployment,
             }
     }
 
@@ -171,6 +173,7 @@ impl Address {
                         Some(version) => format!("{fixed}?api-version={version}").parse().ok(),
                         None => Some(fixed.clone()),
                     },
+                    ProviderKind::AzureDeployments => format!("{fixed}{}", self.version(call.query)).parse().ok(),
                     _ => Some(fixed.clone()),
                 }
             }

@@ -7,7 +7,7 @@ use std::{collections::HashMap, future::poll_fn, net::TcpListener, sync::LazyLoc
 use fake::{Fake, Manner, Reply, TlsFake};
 use http::{HeaderName, HeaderValue};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::Barrier;
+use tokio::sync::{Barrier, Semaphore};
 
 use super::*;
 use crate::{Catalogue, provider::ProviderSecret};
@@ -206,7 +206,8 @@ fn every_kind_has_its_paths_and_its_key() {
             contacted: &AtomicBool::new(false),
         };
         let address = Address::new(channel.clone()).unwrap();
-        let request = address.takes(&call).then(|| address.request(&call, dial::Version::Http1).unwrap());
+        let takes = address.takes(&model, endpoint, call.name, call.addressing);
+        let request = takes.then(|| address.request(&call, dial::Version::Http1).unwrap());
         let told = request.as_ref().map(|request| {
             let keys: Vec<_> = ["authorization", "x-api-key", "x-goog-api-key", "api-key"]
                 .into_iter()
@@ -275,12 +276,19 @@ fn every_kind_has_its_paths_and_its_key() {
     check(&older, E::OpenaiChat, Some("api-version=2025-01-01-preview&x=y"), Some((&asked, "api-key", "sk-operator")));
     let versioned = Channel { api_version: Some("2024-06-01".into()), ..older };
     check(&versioned, E::OpenaiChat, None, Some((&path("2024-06-01"), "api-key", "sk-operator")));
+    // There the body names the deployment, and it is passed on as it is.
     check(&versioned, E::OpenaiResponses, None, None);
+    let named_alike = deployed(ProviderKind::AzureDeployments, "gpt-5.5");
+    check(&named_alike, E::OpenaiResponses, None, azure("/openai/responses?api-version=2024-10-21"));
+    let asked = Some("api-version=2025-04-01-preview");
+    check(&named_alike, E::OpenaiResponses, asked, azure("/openai/responses?api-version=2025-04-01-preview"));
 }
 
 #[test]
 fn a_channel_offers_what_it_has() {
-    let offers = |channel: Channel, endpoint| Upstream::new(vec![channel], &tls(), SHORT).offers(&model(), endpoint);
+    let offers = |channel: Channel, endpoint| {
+        Upstream::new(vec![channel], &tls(), SHORT).offers(&model(), endpoint, "gpt-5.5", Addressing::Usual)
+    };
     let openai = || channel("a", ProviderKind::Openai, "https://provider.example");
     assert!(offers(openai(), Endpoint::OpenaiChat));
     assert!(!offers(openai(), Endpoint::GeminiEmbed));
@@ -290,6 +298,27 @@ fn a_channel_offers_what_it_has() {
     let unsendable = Channel { secret: Some(ProviderSecret::new("sk\n1")), ..openai() };
     assert!(!offers(unsendable.clone(), Endpoint::OpenaiChat));
     assert_eq!(Upstream::new(vec![unsendable], &tls(), SHORT).health()[0].state, ChannelState::KeyRefused);
+}
+
+#[test]
+fn what_no_channel_takes_under_its_name_is_not_offered() {
+    let deployments = || HashMap::from([("gpt-5.5".into(), "prod".into())]);
+    let azure = |kind| Channel { deployments: deployments(), ..channel("a", kind, "https://r.openai.azure.com") };
+    let offers = |channel: &Channel, endpoint, name, addressing| {
+        Upstream::new(vec![channel.clone()], &tls(), SHORT).offers(&model(), endpoint, name, addressing)
+    };
+    use Addressing::{Deployment, Usual};
+    let (v1, older) = (azure(ProviderKind::Azure), azure(ProviderKind::AzureDeployments));
+    let openai = channel("a", ProviderKind::Openai, "https://provider.example");
+    // What Azure reads as the deployment is the body's word, and that is passed on as it is.
+    assert!(!offers(&v1, Endpoint::OpenaiChat, "gpt-5.5", Usual));
+    assert!(offers(&v1, Endpoint::OpenaiChat, "prod", Usual));
+    assert!(!offers(&v1, Endpoint::OpenaiChat, "prod", Deployment));
+    assert!(offers(&older, Endpoint::OpenaiChat, "gpt-5.5", Usual));
+    assert!(offers(&older, Endpoint::OpenaiChat, "gpt-5.5", Deployment));
+    assert!(!offers(&older, Endpoint::OpenaiResponses, "gpt-5.5", Usual));
+    assert!(offers(&older, Endpoint::OpenaiResponses, "prod", Usual));
+    assert!(!offers(&openai, Endpoint::OpenaiChat, "gpt-5.5", Deployment));
 }
 
 #[tokio::test]
@@ -356,12 +385,16 @@ async fn what_fails_before_its_first_byte_goes_to_the_next() {
     let close = |text: &str| Reply::SayAndClose(text.as_bytes().to_vec());
     let sse = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
     let gemini = "{\"error\":{\"details\":[{\"reason\" : \"API_KEY_INVALID\"}]}}";
+    let quota = "{\"error\":{\"message\":\"You exceeded your current quota\",\"type\":\"insufficient_quota\",\"code\":\"insufficient_quota\"}}";
+    let limit = "{\"error\":{\"type\":\"rate_limit_error\",\"details\":{\"error_code\": \"enforced_spend_limit_reached\"}}}";
+    let quoted = "{\"error\":{\"message\":\"\\\"insufficient_quota\\\"\"}}";
     // What the first does, what comes of it where there is no second, and whether the second is asked where there is one.
     for (first, alone, goes_on) in [
         (close(""), Err(NoAnswer::Failed), true),
         (close("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n"), Err(NoAnswer::Failed), true),
-        (hang(""), Err(NoAnswer::Timeout), true),
-        (hang(sse), Err(NoAnswer::Timeout), true),
+        // It may be at work, and then it will be paid for.
+        (hang(""), Err(NoAnswer::Timeout), false),
+        (hang(sse), Err(NoAnswer::Timeout), false),
         (say("SSH-2.0-OpenSSH_9\r\n\r\n"), Err(NoAnswer::Failed), true),
         (say("HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n"), Err(NoAnswer::Failed), true),
         (say("HTTP/1.1 101 Switching\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n"), Err(NoAnswer::Failed), true),
@@ -369,6 +402,9 @@ async fn what_fails_before_its_first_byte_goes_to_the_next() {
         (refused(402), Err(NoAnswer::KeyRefused), true),
         (refused(403), Err(NoAnswer::KeyRefused), true),
         (refused(429), good("c0", 429, "{\"error\":1}"), true),
+        (error(429, quota), Err(NoAnswer::AccountSpent), true),
+        (error(429, limit), Err(NoAnswer::AccountSpent), true),
+        (error(429, quoted), good("c0", 429, quoted), true),
         (refused(500), good("c0", 500, "{\"error\":1}"), true),
         (refused(503), good("c0", 503, "{\"error\":1}"), true),
         (refused(529), good("c0", 529, "{\"error\":1}"), true),
@@ -648,6 +684,22 @@ async fn an_http2_connection_that_falls_over_is_replaced() {
         assert_eq!(ask(&upstream).await, good("a", 200, "{}"));
     }
     assert_eq!((fake.requests(), fake.connections()), (5, 3));
+}
+
+#[tokio::test]
+async fn of_several_that_fell_over_unnoticed_one_is_tried() {
+    // As many as two connections take, which both fall over at their next request.
+    const FIRST: usize = 150;
+    let manner = Manner::TogetherThenOnce(Arc::new(Barrier::new(FIRST)), Arc::new(Semaphore::new(FIRST)));
+    let fake = TlsFake::new(100, manner).await;
+    let channels = vec![channel("a", ProviderKind::Openai, &fake.base)];
+    let tuning = Tuning { first_byte: Duration::from_secs(20), ..SHORT };
+    let upstream = Upstream::new(channels, &fake.client, tuning);
+    let asked = futures_util::future::join_all((0..FIRST).map(|_| ask(&upstream))).await;
+    assert!(asked.iter().all(|asked| *asked == good("a", 200, "{}")));
+    assert_eq!(fake.connections(), 2);
+    assert_eq!(ask(&upstream).await, good("a", 200, "{}"));
+    assert_eq!((fake.requests(), fake.connections()), (FIRST + 2, 3));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

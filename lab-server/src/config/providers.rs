@@ -16,8 +16,6 @@ use super::document::{At, Section};
 const MOST_CHANNELS: usize = 256;
 /// Own models at most.
 const MOST_MODELS: usize = 4096;
-/// What a deployment is asked with when its channel says nothing: Azure's last stable version of the older API.
-const API_VERSION: &str = "2024-10-21";
 
 /// Every provider that this Lab may ask.
 #[derive(Debug, Clone, Default)]
@@ -83,12 +81,27 @@ pub(super) fn read(root: &mut Section<'_, '_>, base: &Path) -> Providers {
     if let Some(catalogue) = &catalogue {
         names.check(root, catalogue);
         // Names that meet, and whatever else only the whole list shows.
-        if let Err(error) = catalogue.clone().with_overrides(&providers.models) {
-            let line = names.models.get(&error.entry).map_or(1, |(line, _)| *line);
-            root.wrong::<()>(line, format_args!("the model {}: {}", error.entry, error.problem));
+        match catalogue.clone().with_overrides(&providers.models) {
+            Ok(catalogue) => providers.channels.iter_mut().for_each(|planned| name_by_id(&mut planned.channel, &catalogue)),
+            Err(error) => {
+                let line = names.models.get(&error.entry).map_or(1, |(line, _)| *line);
+                root.wrong::<()>(line, format_args!("the model {}: {}", error.entry, error.problem));
+            }
         }
     }
     providers
+}
+
+/// Calls the models of a channel by their ids, by which it is chosen: the owner may have written any of their names. A deployment
+/// under the id itself goes before one under another name.
+fn name_by_id(channel: &mut Channel, catalogue: &Catalogue) {
+    let id = |name: &str| catalogue.find(name).map_or_else(|| name.to_owned(), |model| (*model.id).to_owned());
+    for name in channel.models.iter_mut().flatten() {
+        *name = id(name);
+    }
+    let mut deployments: Vec<_> = channel.deployments.drain().map(|(name, deployment)| (id(&name), name, deployment)).collect();
+    deployments.sort_by_key(|(id, name, _)| (id == name, name.clone()));
+    channel.deployments.extend(deployments.into_iter().map(|(id, _, deployment)| (id, deployment)));
 }
 
 /// The names that were given, with the lines to point at.
@@ -222,10 +235,7 @@ fn channel(
         deployments: deployments
             .map(|pairs| pairs.value.into_iter().map(|(model, deployment)| (model.value, deployment)).collect())
             .unwrap_or_default(),
-        api_version: match kind {
-            ProviderKind::AzureDeployments => Some(api_version.map_or_else(|| API_VERSION.to_owned(), |version| version.value)),
-            _ => None,
-        },
+        api_version: api_version.map(|version| version.value),
     };
     Some(PlannedChannel { channel, secret: secret? })
 }
@@ -431,12 +441,30 @@ mod tests {
         assert_eq!(Some(&a.channel.base), ProviderKind::Openai.usual_base().as_ref());
         assert_eq!(a.secret, Some(SecretSource::Env("OPENAI_KEY".into())));
         assert_eq!((b.channel.kind, b.channel.provider.as_str()), (ProviderKind::AzureDeployments, "openai"));
-        assert_eq!((b.channel.priority, b.channel.weight, b.channel.api_version.as_deref()), (1, 3, Some("2024-10-21")));
+        assert_eq!((b.channel.priority, b.channel.weight, b.channel.api_version.as_deref()), (1, 3, None));
         assert_eq!(b.channel.deployments["gpt-5.5"], "prod");
         assert_eq!(b.secret, Some(SecretSource::File("/etc/1k4/azure.key".into())));
         assert_eq!((c.channel.kind, c.secret.clone()), (ProviderKind::OpenaiCompatible, None));
         assert_eq!(providers.models[0].prices.unwrap().output, api_proxy::Price::per_million_tokens("2.5").ok());
         assert_eq!(providers.ca_file.as_deref(), Some(Path::new("/etc/1k4/ca.pem")));
+    }
+
+    #[test]
+    fn a_channel_serves_models_by_whatever_name_they_are_written() {
+        let text = format!(
+            "{OPENAI}models = [\"gpt-5.5\", \"cheap\"]\n[[providers.channels]]\nname = \"b\"\nkind = \"azure\"\n\
+             base_url = \"https://r.openai.azure.com\"\nsecret = {{ env = \"K\" }}\n\
+             deployments = {{ \"cheap\" = \"one\", \"gpt-5.5\" = \"two\" }}\n\
+             [[providers]]\nname = \"anthropic\"\n[[providers.channels]]\nname = \"c\"\nsecret = {{ env = \"K\" }}\n\
+             models = [\"claude-haiku-4-5-20251001\"]\n\
+             [[models]]\nid = \"gpt-5.4-mini\"\nprovider = \"openai\"\naliases = [\"cheap\"]\n"
+        );
+        let providers = read(&text, Path::new("")).unwrap_or_else(|mistakes| panic!("{mistakes:?}")).providers;
+        let [a, b, c] = providers.channels.as_slice() else { panic!("{:?}", providers.channels) };
+        assert_eq!(a.channel.models.as_deref(), Some(["gpt-5.5".to_owned(), "gpt-5.4-mini".to_owned()].as_slice()));
+        assert_eq!(c.channel.models.as_deref(), Some(["claude-haiku-4-5".to_owned()].as_slice()));
+        let deployments = [("gpt-5.4-mini", "one"), ("gpt-5.5", "two")].map(|(model, named)| (model.to_owned(), named.to_owned()));
+        assert_eq!(b.channel.deployments, deployments.into());
     }
 
     #[test]

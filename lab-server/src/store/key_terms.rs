@@ -2,7 +2,9 @@
 
 use std::{fmt, num::NonZeroU32, str::FromStr};
 
+use api_proxy::AskedModel;
 use serde::{Deserialize, Serialize};
+use wire::ModelName;
 
 use crate::account::api_key::Environment;
 
@@ -25,10 +27,10 @@ pub struct KeyTerms {
 }
 
 impl KeyTerms {
-    /// Whether it may ask for this model, as the catalogue or `local/<name>` calls it.
+    /// Whether it may ask for this model: every one of its names means it, in the terms as in a request.
     #[must_use]
-    pub fn allow_model(&self, model: &str) -> bool {
-        self.models.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| pattern.matches(model)))
+    pub fn allow_model(&self, model: AskedModel<'_>) -> bool {
+        self.models.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| pattern.means(model)))
     }
 }
 
@@ -182,9 +184,17 @@ impl ModelPattern {
     }
 
     /// Whether a model is meant by it.
-    #[must_use]
-    pub fn matches(&self, model: &str) -> bool {
-        self.0.strip_suffix('*').map_or(self.0 == model, |beginning| model.starts_with(beginning))
+    fn means(&self, model: AskedModel<'_>) -> bool {
+        match (self.0.strip_suffix('*'), model) {
+            (Some(beginning), AskedModel::Cloud(model)) => model.names().any(|name| name.starts_with(beginning)),
+            (None, AskedModel::Cloud(model)) => model.is_called(&self.0),
+            (Some(beginning), AskedModel::Local(name)) => format!("local/{name}").starts_with(beginning),
+            // Ollama's tag may be left out.
+            (None, AskedModel::Local(name)) => {
+                let written = self.0.strip_prefix("local/").and_then(|name| name.parse::<ModelName>().ok());
+                written.as_ref() == Some(name)
+            }
+        }
     }
 }
 
@@ -235,16 +245,47 @@ mod tests {
 
     #[test]
     fn a_pattern_matches_a_name_or_its_beginning() {
-        let terms =
-            KeyTerms { models: Some(vec!["gpt-5*".parse().unwrap(), "local/tiny".parse().unwrap()]), ..KeyTerms::default() };
-        for (model, allowed) in
-            [("gpt-5", true), ("gpt-5-mini", true), ("gpt-4o", false), ("local/tiny", true), ("local/tiny:1b", false), ("", false)]
-        {
-            assert_eq!(terms.allow_model(model), allowed, "{model}");
+        let catalogue = api_proxy::Catalogue::embedded().unwrap();
+        let cloud = |patterns: &[&str], name: &str| {
+            let models = patterns.iter().map(|pattern| pattern.parse().unwrap()).collect();
+            let terms = KeyTerms { models: Some(models), ..KeyTerms::default() };
+            terms.allow_model(AskedModel::Cloud(catalogue.find(name).unwrap()))
+        };
+        let local = |patterns: &[&str], name: &str| {
+            let models = patterns.iter().map(|pattern| pattern.parse().unwrap()).collect();
+            let terms = KeyTerms { models: Some(models), ..KeyTerms::default() };
+            terms.allow_model(AskedModel::Local(&name.parse().unwrap()))
+        };
+        for (pattern, model, allowed) in [
+            ("gpt-5*", "gpt-5.5", true),
+            ("gpt-5.5", "gpt-5.5", true),
+            ("gpt-5", "gpt-5.5", false),
+            ("gpt-5*", "claude-haiku-4-5", false),
+            ("*", "claude-haiku-4-5", true),
+            // A model has several names, and either may stand on either side.
+            ("claude-haiku-4-5-20251001", "claude-haiku-4-5", true),
+            ("claude-haiku-4-5-2025*", "claude-haiku-4-5", true),
+            ("claude-haiku-4-5", "claude-haiku-4-5-20251001", true),
+            ("claude-haiku-5-5-20261001", "claude-haiku-5-5", true),
+            ("claude-opus-4-5-20251101", "claude-haiku-4-5", false),
+            ("local/*", "gpt-5.5", false),
+        ] {
+            assert_eq!(cloud(&[pattern], model), allowed, "{pattern} {model}");
         }
-        assert!(KeyTerms::default().allow_model("anything"));
-        assert!(!KeyTerms { models: Some(Vec::new()), ..KeyTerms::default() }.allow_model("anything"));
-        assert!("*".parse::<ModelPattern>().is_ok_and(|all| all.matches("x") && all.matches("")));
+        for (pattern, model, allowed) in [
+            ("local/tiny", "tiny", true),
+            ("local/tiny", "tiny:latest", true),
+            ("local/tiny:latest", "tiny", true),
+            ("local/tiny", "tiny:1b", false),
+            ("local/tiny:*", "tiny:1b", true),
+            ("local/*", "tiny", true),
+            ("*", "tiny", true),
+            ("tiny", "tiny", false),
+        ] {
+            assert_eq!(local(&[pattern], model), allowed, "{pattern} {model}");
+        }
+        assert!(local(&["gpt-5*", "local/tiny"], "tiny") && !local(&[], "tiny") && !cloud(&[], "gpt-5.5"));
+        assert!(KeyTerms::default().allow_model(AskedModel::Local(&"anything".parse().unwrap())));
         for text in ["", "a*b", "**", "a b", "a\n", &"x".repeat(257)] {
             assert_eq!(text.parse::<ModelPattern>(), Err(InvalidModelPattern), "{text}");
         }

@@ -22,7 +22,7 @@ use rustls::pki_types::PrivateKeyDer;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpListener,
-    sync::{Barrier, Notify, Semaphore},
+    sync::{Barrier, Notify, Semaphore, SemaphorePermit},
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
@@ -175,6 +175,8 @@ pub(super) enum Manner {
     Together(Arc<Barrier>),
     /// Answers one request on each connection, and falls over at the next.
     Once,
+    /// Answers the first so many when all of them are there, and then does as the one above.
+    TogetherThenOnce(Arc<Barrier>, Arc<Semaphore>),
     /// Begins an answer and never ends it.
     Begin,
 }
@@ -247,8 +249,11 @@ async fn answer_as(
         Manner::Together(barrier) => {
             barrier.wait().await;
         }
-        Manner::Once if is_first => {}
-        Manner::Once => {
+        Manner::TogetherThenOnce(barrier, first) if first.try_acquire().map(SemaphorePermit::forget).is_ok() => {
+            barrier.wait().await;
+        }
+        Manner::Once | Manner::TogetherThenOnce(..) if is_first => {}
+        Manner::Once | Manner::TogetherThenOnce(..) => {
             falls.notify_one();
             pending::<()>().await;
         }
