@@ -1,6 +1,8 @@
 //! A whole 1K4 on this machine: a real Lab, a real bridge paired to it through a fault proxy, and a fake Ollama.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+pub mod cloud;
+
+use std::{num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
 use bridge_core::{
     bridge::{Bridge, Handle, Tuning},
@@ -12,9 +14,8 @@ use bridge_core::{
 };
 use hyper_util::client::proxy::matcher::Matcher;
 use lab_server::{
-    Config as LabConfig, Lab,
-    account::{self, api_key::Environment},
-    store::{Enrolment, RequestRecord},
+    Config as LabConfig, Lab, account,
+    store::{Enrolment, Rates, RequestRecord},
 };
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -98,6 +99,8 @@ impl World {
             listen: ([127, 0, 0, 1], 0).into(),
             public_url: Some(lab_url.parse().expect("an origin")),
             resume_window: wishes.resume_window.unwrap_or(wire::relay::RESUME_WINDOW),
+            // These journeys press the link; how many may run at once for one person is the cloud's journeys' matter.
+            rates: Rates { concurrent: NonZeroU32::new(2_000), ..Rates::default() },
             ..LabConfig::in_dir(dir.path().join("lab"))
         })
         .await
@@ -105,7 +108,8 @@ impl World {
         network.retarget(lab.addr);
         let user = lab.store.add_user("owner@example.com").await.expect("a user");
         let project = lab.store.add_project(user.id, "default").await.expect("a project");
-        let (key, _) = account::create_key(&lab.store, project.id, "test", Environment::Live).await.expect("a key");
+        let (key, _) =
+            account::create_key(&lab.store, project.id, "test", lab_server::store::KeyTerms::default()).await.expect("a key");
         let ca_pem = lab.ca_pem.clone().expect("a test CA");
         let ca_file = dir.path().join("ca.pem");
         std::fs::write(&ca_file, &ca_pem).expect("the CA file");
