@@ -40,18 +40,18 @@ use wire::{ProjectId, RequestId};
 
 use crate::{
     account::revocation::Revocations,
-    store::{Rates, RequestRecord, Scope, Settlement, Store, StoreError, now_ms},
+    store::{Rates, RequestRecord, Scope, Store, StoreError, now_ms},
 };
 use journal::{Journal, Reserved};
 use keys::{Keys, KnownKey};
 use limits::Limits;
-use money::{Ended, Money, NotHeld};
+use money::{Ended, Money, NotHeld, Owed, Payer};
 use purse::{Broke, Hold};
 use writer::{Entry, Queue, Writer};
 
 pub use journal::JournalError;
 
-/// Requests that may be running or waiting for their record to be written; at some 1,000 bytes a record, 64 MB.
+/// Requests that may be running or waiting for their record to be written; at some 500 bytes a record, 32 MB.
 const IN_FLIGHT: usize = 65_536;
 /// How long records are kept.
 const KEPT_DAYS: i64 = 90;
@@ -59,6 +59,9 @@ const KEPT_DAYS: i64 = 90;
 const PURGE_EVERY: Duration = Duration::from_secs(600);
 /// How often a journal that cannot be written is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// Tokens of a prompt or an answer that are believed, whatever a provider claims: some hundred times what any model takes, and so
+/// few that the sums of two billion requests are numbers.
+const MOST_TOKENS: u64 = 1 << 32;
 /// When what running requests have set aside is worth another try: an answer takes about as long.
 const WHEN_IN_FLIGHT_S: u32 = 1;
 
@@ -93,7 +96,7 @@ struct Inner {
     store: Store,
     revocations: Revocations,
     keys: Arc<Keys>,
-    limits: Limits,
+    limits: Arc<Limits>,
     money: Arc<Money>,
     journal: Arc<Journal>,
     /// The journal could not be written lately, so that nobody is let in.
@@ -128,7 +131,8 @@ impl Meter {
         let cancelled = CancellationToken::new();
         let (journal, money, queue) = (Arc::new(journal), Arc::new(Money::default()), Arc::new(Queue::new()));
         let (in_flight, stuck) = (Arc::new(Semaphore::new(IN_FLIGHT)), Arc::new(AtomicBool::new(false)));
-        let keys = Arc::new(Keys::new(store.clone(), revocations.clone(), defaults));
+        let limits = Arc::new(Limits::new());
+        let keys = Arc::new(Keys::new(store.clone(), revocations.clone(), defaults, Arc::clone(&limits)));
         let writer = Writer {
             store: store.clone(),
             journal: Arc::clone(&journal),
@@ -140,7 +144,6 @@ impl Meter {
         tokio::spawn(Arc::clone(&keys).watch(cancelled.clone()));
         tokio::spawn(unstick(Arc::clone(&journal), Arc::clone(&stuck), cancelled.clone()));
         tokio::spawn(purge(store.clone(), Arc::clone(&journal), Arc::clone(&money), cancelled.clone()));
-        let limits = Limits::new();
         let (on_record, _tasks) = (Box::new(on_record), cancelled.drop_guard());
         Ok(Self(Arc::new(Inner { store, revocations, keys, limits, money, journal, stuck, queue, in_flight, on_record, _tasks })))
     }
@@ -156,8 +159,8 @@ impl Meter {
     /// When the database fails.
     pub async fn record(&self, project: ProjectId, request: RequestId) -> Result<Option<RequestRecord>, StoreError> {
         // One that is written between the two looks is found by the second.
-        match self.0.queue.find(&request.to_string()) {
-            Some(record) => Ok(Some(record).filter(|record| record.project == project.to_string())),
+        match self.0.queue.find(request) {
+            Some(entry) => Ok(Some(entry).filter(|entry| entry.record.project == project).map(|entry| row(&entry.record))),
             None => self.0.store.request(project, request).await,
         }
     }
@@ -180,36 +183,29 @@ impl api_proxy::Meter for Meter {
         let inner = &*self.0;
         let (key, leash) = inner.keys.begin(key.expose()).await?;
         // No await from here on: who is let in goes on to `settle`, which takes all of this back.
-        let allowance = inner.let_in(&key, surface).inspect_err(|_| inner.keys.end(key.caller.key))?;
+        let allowance = inner.let_in(&key, surface).inspect_err(|_| drop(inner.keys.end(key.caller.key)))?;
         Ok(Admitted { caller: key.caller, exact_usage: key.exact_usage, leash, allowance })
     }
 
     async fn reserve(&self, caller: &Caller, ask: Ask<'_>) -> Result<Reservation, NotReserved> {
         let inner = &*self.0;
         let key = inner.keys.running(caller.key).ok_or(NotReserved::Unavailable)?;
-        if !allows(&key, ask.model) {
+        if !key.terms.allow_model(ask.model) {
             return Err(NotReserved::ModelNotAllowed);
-        }
-        if ask.most_nano <= 0 {
-            return inner.set_aside(caller, &key, &ask).map_err(Refused::into_answer);
         }
         let mut read_now = false;
         loop {
             let epoch = inner.revocations.current();
-            let known = epoch.is_some_and(|epoch| inner.money.knows(caller, epoch));
-            if !known && (epoch.is_some() || !read_now) {
-                inner.read_money(caller, epoch).await?;
-                read_now = true;
-            }
-            match inner.set_aside(caller, &key, &ask) {
-                Err(Refused::Money(NotHeld::Unknown)) => read_now = false,
+            // Without an epoch to rely on, what is read is good for this once.
+            let known_as_of = if read_now { Some(epoch.unwrap_or_default()) } else { epoch };
+            match inner.set_aside(&key, &ask, known_as_of) {
+                Err(Refused::Money(NotHeld::Unknown)) => {}
                 // Somebody may have given credits meanwhile.
-                Err(Refused::Money(NotHeld::Broke(_))) if !read_now && inner.money.is_old(caller) => {
-                    inner.read_money(caller, epoch).await?;
-                    read_now = true;
-                }
+                Err(Refused::Money(NotHeld::Broke(_))) if !read_now && inner.money.is_old(key.payer) => {}
                 done => return done.map_err(Refused::into_answer),
             }
+            inner.read_money(key.payer, epoch).await?;
+            read_now = true;
         }
     }
 
@@ -231,33 +227,34 @@ impl Inner {
         let place = self.in_flight.try_acquire().map_err(|_| NotAdmitted::Unavailable)?;
         let allowance = self
             .limits
-            .enter(&key.caller, &key.bounds)
+            .enter(&key.buckets, &key.bounds)
             .map_err(|limits::TooFast { retry_after, allowance }| NotAdmitted::RateLimited { retry_after, allowance })?;
         // The writer gives it back.
         place.forget();
         Ok(allowance)
     }
 
-    /// Without an epoch to rely on, what is read is good for this once.
-    async fn read_money(&self, caller: &Caller, epoch: Option<u64>) -> Result<(), NotReserved> {
-        self.money.read(&self.store, caller, epoch.unwrap_or_default()).await.map_err(|error| {
+    async fn read_money(&self, payer: Payer, epoch: Option<u64>) -> Result<(), NotReserved> {
+        self.money.read(&self.store, payer, epoch.unwrap_or_default()).await.map_err(|error| {
             tracing::error!(%error, "cannot look up a balance");
             NotReserved::Unavailable
         })
     }
 
-    /// Sets aside money and tokens and says so in the journal: all of it or nothing.
-    fn set_aside(&self, caller: &Caller, key: &KnownKey, ask: &Ask<'_>) -> Result<Reservation, Refused> {
-        let hold = match ask.most_nano {
-            ..=0 => Hold::Nothing,
-            most => self.money.hold(caller, &key.terms.spending, most).map_err(Refused::Money)?,
+    /// Sets aside money and tokens and says so in the journal: all of it or nothing. Money that is not known as of this epoch is
+    /// to be read first, and so is all of it where there is no epoch.
+    fn set_aside(&self, key: &KnownKey, ask: &Ask<'_>, known_as_of: Option<u64>) -> Result<Reservation, Refused> {
+        let hold = match (ask.most_nano, known_as_of) {
+            (..=0, _) => Hold::Nothing,
+            (_, None) => return Err(Refused::Money(NotHeld::Unknown)),
+            (most, Some(epoch)) => self.money.hold(key.payer, &key.terms.spending, most, epoch).map_err(Refused::Money)?,
         };
         let give_back = || {
             if hold != Hold::Nothing {
-                self.money.release(caller, hold);
+                self.money.release(key.payer, hold);
             }
         };
-        let allowance = self.limits.take_tokens(caller, &key.bounds, ask.most_tokens).map_err(|too_fast| {
+        let allowance = self.limits.take_tokens(&key.buckets, &key.bounds, ask.most_tokens).map_err(|too_fast| {
             give_back();
             Refused::TooFast(too_fast)
         })?;
@@ -271,14 +268,14 @@ impl Inner {
             model,
             operation: ask.surface.as_str(),
             provider,
-            user: &caller.user,
-            project: &caller.project,
-            key: caller.key.as_str(),
+            user: &key.caller.user,
+            project: &key.caller.project,
+            key: key.caller.key.as_str(),
             stream: ask.stream,
         };
         if let Err(error) = self.journal.reserve(&reserved) {
             give_back();
-            self.limits.correct_tokens(caller, ask.most_tokens, 0);
+            key.buckets.give_back_tokens(ask.most_tokens);
             self.journal_failed(&error);
             return Err(Refused::Journal);
         }
@@ -291,30 +288,35 @@ impl Inner {
     }
 
     fn settle(&self, mut record: Record, reservation: Option<Reservation>) {
-        let caller = Caller { user: record.user, project: record.project, key: record.key };
-        let ended = Ended {
-            cost_nano: record.cost_nano,
-            arrived_ms: millis(record.time),
-            came_to_something: record.output_tokens.unwrap_or_default() > 0 || record.outcome == RecordOutcome::Complete,
-        };
-        // It runs until the end of this, so that it is there.
-        let spending = self.keys.running(caller.key).map(|key| key.terms.spending).unwrap_or_default();
-        let owed = self.money.settle(&caller, &spending, reservation.as_ref(), ended);
-        record.cost_nano = owed.nano;
-        if let Some(Reservation { tokens, .. }) = reservation {
-            let used = record.input_tokens.unwrap_or_default().saturating_add(record.output_tokens.unwrap_or_default());
-            self.limits.correct_tokens(&caller, tokens, used);
+        for tokens in [&mut record.input_tokens, &mut record.output_tokens] {
+            *tokens = tokens.map(|tokens| tokens.min(MOST_TOKENS));
         }
-        self.limits.leave(&caller);
-        self.keys.end(caller.key);
+        // It ran until now, so that it is there.
+        let owed = match self.keys.end(record.key) {
+            Some(key) => self.give_back(&key, &record, reservation.as_ref()),
+            None => Owed::nothing(Payer { user: record.user, key: record.key }),
+        };
+        record.cost_nano = owed.nano;
         (self.on_record)(&record);
-        let settlement = Arc::new(Settlement { record: row(&record), charge: owed.charge });
-        let (place, written) = self.journal.settle(record.request, &settlement);
+        let (place, written) = self.journal.settle(&record, owed.charge);
         if let Err(error) = written {
             // It still is in memory, and the database may take it.
             self.journal_failed(&error);
         }
-        self.queue.push(Entry { settlement, owed, place });
+        self.queue.push(Entry { record, owed, place });
+    }
+
+    /// Charges what a request cost, and gives back whatever else was set aside for it.
+    fn give_back(&self, key: &KnownKey, record: &Record, reservation: Option<&Reservation>) -> Owed {
+        let (input, output) = (record.input_tokens.unwrap_or_default(), record.output_tokens.unwrap_or_default());
+        let (taken, used) = reservation.map_or((0, 0), |reservation| (reservation.tokens, input + output));
+        key.buckets.leave(taken, used);
+        let ended = Ended {
+            cost_nano: record.cost_nano,
+            arrived_ms: millis(record.time),
+            came_to_something: output > 0 || record.outcome == RecordOutcome::Complete,
+        };
+        self.money.settle(key.payer, &key.terms.spending, reservation, ended)
     }
 
     fn journal_failed(&self, error: &io::Error) {
@@ -350,20 +352,16 @@ impl Refused {
     }
 }
 
-fn allows(key: &KnownKey, model: AskedModel<'_>) -> bool {
-    match model {
-        _ if key.terms.models.is_none() => true,
-        AskedModel::Local(name) => key.terms.allow_model(&format!("local/{name}")),
-        AskedModel::Cloud(model) => key.terms.allow_model(&model.id),
-    }
-}
-
-fn row(record: &Record) -> RequestRecord {
-    let outcome = match record.outcome {
+const fn outcome(record: &Record) -> &'static str {
+    match record.outcome {
         RecordOutcome::Complete => "complete",
         RecordOutcome::Cancelled => "cancelled",
         RecordOutcome::Failed(code) => code,
-    };
+    }
+}
+
+/// A record as the database keeps it.
+fn row(record: &Record) -> RequestRecord {
     RequestRecord {
         id: record.request.to_string(),
         time: millis(record.time),
@@ -381,7 +379,7 @@ fn row(record: &Record) -> RequestRecord {
         first_token_ms: record.first_byte_ms.map(int),
         stream: record.stream,
         status: i32::from(record.status),
-        outcome: outcome.to_owned(),
+        outcome: outcome(record).to_owned(),
         estimated: record.estimated,
         prices: record.prices.map(|prices| prices.to_string()),
     }
@@ -420,6 +418,7 @@ async fn purge(store: Store, journal: Arc<Journal>, money: Arc<Money>, cancelled
         if let Err(error) = journal.renew() {
             tracing::error!(%error, "cannot begin a new part of the journal; trying again in ten minutes");
         }
+        journal::sweep(&journal).await;
     }
 }
 

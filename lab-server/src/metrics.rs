@@ -5,14 +5,15 @@
 //! own begins with `onek4_`. Every label comes from a closed list or from the catalogue, so that no caller can make a series.
 
 use std::{
+    collections::HashMap,
     fmt::{self, Debug},
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
 use api_proxy::{
-    Admitted, Ask, Caller, ChannelState, Endpoint, NotAdmitted, NotReserved, PresentedKey, Record, RecordOutcome, Reservation,
-    Surface, Upstream,
+    Admitted, Ask, Caller, ChannelState, Endpoint, Name, NotAdmitted, NotReserved, PresentedKey, Record, RecordOutcome,
+    Reservation, Surface, Upstream,
 };
 use prometheus_client::{
     collector::Collector,
@@ -44,6 +45,27 @@ pub struct Metrics {
     tokens: Family<TokenLabels, Histogram, Buckets>,
     duration: Family<ModelLabels, Histogram, Buckets>,
     first_token: Family<ModelLabels, Histogram, Buckets>,
+    /// What was looked up in these three families before. Labels are texts, which are made once and not for each request.
+    found: RwLock<HashMap<(Host, &'static str), Arc<Series>>>,
+}
+
+/// Who answered, or was to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Host {
+    /// A provider, with one of the catalogue's models.
+    Cloud(Name, Option<Arc<str>>),
+    /// A workstation. Its models have names of its owner's choosing, so they are all one.
+    Local,
+    /// Nobody was found.
+    Nobody,
+}
+
+/// What is observed of one host's answers.
+struct Series {
+    input: Histogram,
+    output: Histogram,
+    duration: Histogram,
+    first_token: Histogram,
 }
 
 /// A histogram's bounds.
@@ -108,7 +130,18 @@ impl Metrics {
         let help = "From arrival to the first byte of the answer";
         registry.register_with_unit("gen_ai_server_time_to_first_token", help, Unit::Seconds, first_token.clone());
         registry.register_collector(Box::new(Live { upstream, gateway }));
-        Arc::new(Self { registry, requests, refused, in_flight, unwritten, cost_nano, tokens, duration, first_token })
+        Arc::new(Self {
+            registry,
+            requests,
+            refused,
+            in_flight,
+            unwritten,
+            cost_nano,
+            tokens,
+            duration,
+            first_token,
+            found: RwLock::default(),
+        })
     }
 
     /// All of it as OpenMetrics text, with the meter's load of this moment.
@@ -135,23 +168,56 @@ impl Metrics {
         self.requests.get_or_create(&Ending { outcome, status_class: status_class(record.status) }).inc();
         self.cost_nano.inc_by(u64::try_from(record.cost_nano).unwrap_or_default());
         let Surface::Model(endpoint) = record.operation else { return };
-        let (provider, model) = names(record);
-        let operation = operation(endpoint);
-        for (kind, tokens) in [("input", record.input_tokens), ("output", record.output_tokens)] {
-            let Some(tokens) = tokens else { continue };
+        let host = match (&record.provider, &record.model) {
+            (Some(provider), model) => Host::Cloud(provider.clone(), model.clone()),
+            (None, Some(_)) => Host::Local,
+            (None, None) => Host::Nobody,
+        };
+        let series = self.series(host, operation(endpoint));
+        for (histogram, tokens) in [(&series.input, record.input_tokens), (&series.output, record.output_tokens)] {
+            // Beyond 2^32 tokens a bucket's bound no longer matters.
+            tokens.inspect(|tokens| histogram.observe(f64::from(u32::try_from(*tokens).unwrap_or(u32::MAX))));
+        }
+        let seconds = |millis| Duration::from_millis(millis).as_secs_f64();
+        series.duration.observe(seconds(record.latency_ms));
+        record.first_byte_ms.inspect(|millis| series.first_token.observe(seconds(*millis)));
+    }
+
+    fn series(&self, host: Host, operation: &'static str) -> Arc<Series> {
+        let asked = (host, operation);
+        let found = self.found.read().unwrap_or_else(PoisonError::into_inner).get(&asked).cloned();
+        found.unwrap_or_else(|| {
+            let series = Arc::new(self.look_up(&asked.0, operation));
+            self.found.write().unwrap_or_else(PoisonError::into_inner).insert(asked, Arc::clone(&series));
+            series
+        })
+    }
+
+    fn look_up(&self, host: &Host, operation: &'static str) -> Series {
+        let (provider, model) = match host {
+            Host::Cloud(provider, model) => (provider.as_str(), model.as_deref().unwrap_or("none")),
+            Host::Local => ("onek4.local", "local"),
+            Host::Nobody => ("none", "none"),
+        };
+        let tokens = |kind| {
             let labels = TokenLabels {
-                gen_ai_provider_name: provider.clone(),
-                gen_ai_request_model: model.clone(),
+                gen_ai_provider_name: provider.to_owned(),
+                gen_ai_request_model: model.to_owned(),
                 gen_ai_operation_name: operation,
                 gen_ai_token_type: kind,
             };
-            // Beyond 2^32 tokens a bucket's bound no longer matters.
-            self.tokens.get_or_create(&labels).observe(f64::from(u32::try_from(tokens).unwrap_or(u32::MAX)));
-        }
-        let labels = ModelLabels { gen_ai_provider_name: provider, gen_ai_request_model: model, gen_ai_operation_name: operation };
-        self.duration.get_or_create(&labels).observe(Duration::from_millis(record.latency_ms).as_secs_f64());
-        if let Some(first_byte_ms) = record.first_byte_ms {
-            self.first_token.get_or_create(&labels).observe(Duration::from_millis(first_byte_ms).as_secs_f64());
+            self.tokens.get_or_create(&labels).clone()
+        };
+        let labels = ModelLabels {
+            gen_ai_provider_name: provider.to_owned(),
+            gen_ai_request_model: model.to_owned(),
+            gen_ai_operation_name: operation,
+        };
+        Series {
+            input: tokens("input"),
+            output: tokens("output"),
+            duration: self.duration.get_or_create(&labels).clone(),
+            first_token: self.first_token.get_or_create(&labels).clone(),
         }
     }
 }
@@ -159,16 +225,6 @@ impl Metrics {
 impl Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("metrics")
-    }
-}
-
-/// Provider and model as labels. A workstation's models have names of its owner's choosing, so they are all `local`.
-fn names(record: &Record) -> (String, String) {
-    match (&record.provider, &record.model) {
-        (Some(provider), Some(model)) => (provider.to_string(), model.to_string()),
-        (Some(provider), None) => (provider.to_string(), "none".to_owned()),
-        (None, Some(_)) => ("onek4.local".to_owned(), "local".to_owned()),
-        (None, None) => ("none".to_owned(), "none".to_owned()),
     }
 }
 

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use axum::{
     Json,
-    extract::{Path, State, rejection::JsonRejection},
+    body::Bytes,
+    extract::{
+        Path, State,
+        rejection::{BytesRejection, JsonRejection},
+    },
 };
 use http::StatusCode;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -290,10 +294,10 @@ pub(super) async fn revoke(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Puts a new key in a key's place: same project, name and terms, and what was spent counts on.
+/// Puts a new key in a key's place: same project, name and terms, and limits that both share. There need not be a body.
 #[utoipa::path(
     post, path = "/api/keys/{kid}/rotate", operation_id = "rotate_key", tag = "keys",
-    params(("kid" = String, Path)), request_body = Rotation,
+    params(("kid" = String, Path)), request_body = Option<Rotation>,
     responses(
         (status = 201, description = "The new key, shown this once.", body = NewKeyView),
         (status = "4XX", description = "Why not.", body = ErrorBody)
@@ -303,11 +307,17 @@ pub(super) async fn rotate(
     State(Api(api)): State<Api>,
     principal: Principal,
     Path(key): Path<String>,
-    body: Result<Json<Rotation>, JsonRejection>,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<NewKeyView>), ApiError> {
     let owner = principal.manages()?;
     let kid = kid(&key)?;
-    let Json(Rotation { overlap_s }) = body?;
+    let body = body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge,
+        _ => ApiError::InvalidBody,
+    })?;
+    // Every field has a default, so that there need not be a body.
+    let rotation: Option<Rotation> = if body.is_empty() { None } else { Json::from_bytes(&body)?.0 };
+    let Rotation { overlap_s } = rotation.unwrap_or_default();
     let overlap = Duration::from_secs(overlap_s);
     if overlap > MAX_OVERLAP {
         return Err(ApiError::InvalidField { field: "overlap_s", expected: "a number of seconds, at most 2592000" });

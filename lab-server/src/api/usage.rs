@@ -23,7 +23,7 @@ use crate::{
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = UsageSum)]
 pub(crate) struct SumView {
-    /// The day (`2026-11-20`), model, key or project.
+    /// The day (`2026-11-20`), model, key or project; `-` for requests that asked for no model there is.
     bucket: String,
     /// How many there were.
     requests: i64,

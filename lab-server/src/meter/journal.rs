@@ -12,12 +12,13 @@ use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{self, Write},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use api_proxy::{Name, Record};
 use serde::{Deserialize, Serialize};
-use wire::{ProjectId, RequestId, UserId};
+use wire::{DeviceId, ProjectId, RequestId, UserId};
 
 use crate::store::{Charge, RequestRecord, Settlement, StoreError, make_private_dir};
 
@@ -165,11 +166,68 @@ impl OwnedReserved {
     }
 }
 
+/// A [`Settlement`] as it is written, borrowed like [`Reserved`] and for the same reason.
+#[derive(Serialize)]
+struct Settled<'a> {
+    record: SettledRecord<'a>,
+    charge: Charge,
+}
+
+/// A [`RequestRecord`] as it is written; see [`super::row`].
+#[derive(Serialize)]
+struct SettledRecord<'a> {
+    id: &'a RequestId,
+    time: i64,
+    model: &'a str,
+    operation: &'static str,
+    device: Option<&'a DeviceId>,
+    provider: Option<&'a str>,
+    input_tokens: Option<u64>,
+    output_tokens: Option<u64>,
+    cost_nano: i64,
+    user: &'a UserId,
+    project: &'a ProjectId,
+    key: &'a str,
+    latency_ms: u64,
+    first_token_ms: Option<u64>,
+    stream: bool,
+    status: u16,
+    outcome: &'static str,
+    estimated: bool,
+    prices: Option<String>,
+}
+
+impl<'a> SettledRecord<'a> {
+    fn of(record: &'a Record) -> Self {
+        Self {
+            id: &record.request,
+            time: super::millis(record.time),
+            model: record.model.as_deref().unwrap_or_default(),
+            operation: record.operation.as_str(),
+            device: record.device.as_ref(),
+            provider: record.provider.as_ref().map(Name::as_str),
+            input_tokens: record.input_tokens,
+            output_tokens: record.output_tokens,
+            cost_nano: record.cost_nano,
+            user: &record.user,
+            project: &record.project,
+            key: record.key.as_str(),
+            latency_ms: record.latency_ms,
+            first_token_ms: record.first_byte_ms,
+            stream: record.stream,
+            status: record.status,
+            outcome: super::outcome(record),
+            estimated: record.estimated,
+            prices: record.prices.map(|prices| prices.to_string()),
+        }
+    }
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Line<'a> {
     Reserved(&'a Reserved<'a>),
-    Settled(&'a Settlement),
+    Settled(&'a Settled<'a>),
 }
 
 #[derive(Deserialize)]
@@ -214,34 +272,37 @@ impl Journal {
     }
 
     /// Writes that a request has ended. Where that fails, the place says that nothing has to be deleted for it.
-    pub(super) fn settle(&self, request: RequestId, settlement: &Settlement) -> (Place, io::Result<()>) {
-        let line = line(&Line::Settled(settlement));
+    pub(super) fn settle(&self, record: &Record, charge: Charge) -> (Place, io::Result<()>) {
+        let line = line(&Line::Settled(&Settled { record: SettledRecord::of(record), charge }));
         let mut state = self.state();
-        let reserved = state.reserved.remove(&request);
+        let reserved = state.reserved.remove(&record.request);
         match line.and_then(|line| state.append(&self.dir, &line)) {
             Ok(number) => (Place { reserved, settled: Some(number) }, Ok(())),
             Err(error) => (Place { reserved, settled: None }, Err(error)),
         }
     }
 
-    /// The requests of these places are in the database: segments that nobody needs any more are deleted.
-    pub(super) fn done(&self, places: impl Iterator<Item = Place>) {
+    /// The requests of these places are in the database. Whether there are segments now that nobody needs any more.
+    pub(super) fn done(&self, places: impl Iterator<Item = Place>) -> bool {
         let mut state = self.state();
         for number in places.flat_map(|place| [place.reserved, place.settled]).flatten() {
             if let Some(waiting) = state.waiting.get_mut(&number) {
                 *waiting = waiting.saturating_sub(1);
             }
         }
-        let active = state.active.as_ref().map(|active| active.number);
-        let done: Vec<u64> =
-            state.waiting.iter().filter(|(number, waiting)| **waiting == 0 && Some(**number) != active).map(|(n, _)| *n).collect();
-        for number in done {
+        state.unneeded().next().is_some()
+    }
+
+    /// Deletes the segments that nobody needs any more. Large files take their time, so nobody who writes waits for it.
+    fn delete_unneeded(&self) {
+        let unneeded: Vec<u64> = self.state().unneeded().collect();
+        for number in unneeded {
             match std::fs::remove_file(path(&self.dir, number)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     tracing::warn!(%error, "cannot delete an old part of the journal; it is tried again");
                 }
                 _ => {
-                    state.waiting.remove(&number);
+                    self.state().waiting.remove(&number);
                 }
             }
         }
@@ -253,8 +314,6 @@ impl Journal {
         if state.active.as_ref().is_none_or(|active| active.size > FORMAT.len() as u64 + 1) {
             state.start_segment(&self.dir)?;
         }
-        drop(state);
-        self.done(std::iter::empty());
         Ok(())
     }
 
@@ -272,7 +331,20 @@ impl Journal {
     }
 }
 
+/// Deletes the segments that nobody needs any more, off the runtime.
+pub(super) async fn sweep(journal: &Arc<Journal>) {
+    let journal = Arc::clone(journal);
+    // It does not panic, and where the runtime ends before it, the segments are deleted after the next start.
+    let _ = tokio::task::spawn_blocking(move || journal.delete_unneeded()).await;
+}
+
 impl State {
+    /// Segments that wait for nothing and that nobody writes to.
+    fn unneeded(&self) -> impl Iterator<Item = u64> {
+        let active = self.active.as_ref().map(|active| active.number);
+        self.waiting.iter().filter(move |(number, waiting)| **waiting == 0 && Some(**number) != active).map(|(number, _)| *number)
+    }
+
     fn start_segment(&mut self, dir: &Path) -> io::Result<()> {
         let number = self.next;
         self.next += 1;
@@ -327,8 +399,8 @@ fn line(line: &Line<'_>) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(1024);
     bytes.extend_from_slice(b"00000000 ");
     serde_json::to_writer(&mut bytes, line)?;
-    let crc = format!("{:08x}", crc32fast::hash(&bytes[CRC..]));
-    bytes[..CRC - 1].copy_from_slice(crc.as_bytes());
+    let crc = crc32fast::hash(&bytes[CRC..]);
+    write!(&mut bytes[..CRC - 1], "{crc:08x}")?;
     bytes.push(b'\n');
     if bytes.len() > MAX_LINE { Err(io::ErrorKind::InvalidInput.into()) } else { Ok(bytes) }
 }
@@ -403,10 +475,12 @@ async fn lock(dir: &Path) -> Result<File, JournalError> {
 
 #[cfg(test)]
 mod tests {
-    use wire::UserId;
+    use std::time::{Duration, SystemTime};
+
+    use api_proxy::{Endpoint, RecordOutcome, Surface};
 
     use super::*;
-    use crate::store::sample;
+    use crate::meter::row;
 
     struct Folder(PathBuf);
 
@@ -429,22 +503,44 @@ mod tests {
         }
     }
 
-    fn settlement() -> (RequestId, Settlement) {
-        let settlement = sample::settled(&sample::record(UserId::random(), 1));
-        (settlement.record.id.parse().unwrap(), settlement)
+    fn record() -> Record {
+        Record {
+            request: RequestId::random(),
+            time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_763_664_180_007),
+            model: Some("a \"model\"".into()),
+            operation: Surface::Model(Endpoint::OpenaiChat),
+            device: Some(DeviceId::random()),
+            provider: Some("openai".parse().unwrap()),
+            input_tokens: Some(7),
+            output_tokens: None,
+            estimated: true,
+            cost_nano: 12,
+            prices: Some(api_proxy::Catalogue::embedded().unwrap().snapshot()),
+            user: UserId::random(),
+            project: ProjectId::random(),
+            key: "0123456789ab".parse().unwrap(),
+            latency_ms: 12,
+            first_byte_ms: Some(3),
+            stream: true,
+            status: 200,
+            outcome: RecordOutcome::Complete,
+        }
     }
 
-    fn set_aside(journal: &Journal, id: RequestId, record: &RequestRecord) -> io::Result<()> {
-        let (user, project) = (record.user.parse().unwrap(), record.project.parse().unwrap());
+    fn read_again(record: &Record) -> Settlement {
+        Settlement { record: row(record), charge: Charge::Credits }
+    }
+
+    fn set_aside(journal: &Journal, record: &Record) -> io::Result<()> {
         journal.reserve(&Reserved {
-            id: &id,
-            time: record.time,
-            model: &record.model,
-            operation: "ollama.chat",
-            provider: record.provider.as_deref(),
-            user: &user,
-            project: &project,
-            key: &record.key,
+            id: &record.request,
+            time: crate::meter::millis(record.time),
+            model: record.model.as_deref().unwrap(),
+            operation: record.operation.as_str(),
+            provider: record.provider.as_ref().map(Name::as_str),
+            user: &record.user,
+            project: &record.project,
+            key: record.key.as_str(),
             stream: record.stream,
         })
     }
@@ -452,13 +548,13 @@ mod tests {
     #[tokio::test]
     async fn what_was_written_is_read_again_until_it_is_forgotten() {
         let folder = Folder::new();
-        let (settled, interrupted) = (settlement(), settlement());
+        let (settled, interrupted) = (record(), record());
         let (journal, replay) = Journal::open(&folder.0).await.unwrap();
         assert_eq!(replay, Replay::default());
-        for (request, settlement) in [&settled, &interrupted] {
-            set_aside(&journal, *request, &settlement.record).unwrap();
+        for record in [&settled, &interrupted] {
+            set_aside(&journal, record).unwrap();
         }
-        journal.settle(settled.0, &settled.1).1.unwrap();
+        journal.settle(&settled, Charge::Credits).1.unwrap();
         drop(journal);
         // A line whose write did not come to its end.
         let mut torn = OpenOptions::new().append(true).open(path(&folder.0, 0)).unwrap();
@@ -467,17 +563,22 @@ mod tests {
         let record = RequestRecord {
             device: None,
             input_tokens: None,
+            cost_nano: 0,
             latency_ms: 0,
             first_token_ms: None,
             status: 499,
             outcome: "interrupted".into(),
+            estimated: false,
             prices: None,
-            ..interrupted.1.record.clone()
+            ..row(&interrupted)
         };
         let expected = Settlement { record, charge: Charge::Nothing };
         for _ in 0..2 {
             let (_, replay) = Journal::open(&folder.0).await.unwrap();
-            assert_eq!((&replay.settled[..], &replay.interrupted[..]), (&[settled.1.clone()][..], std::slice::from_ref(&expected)));
+            assert_eq!(
+                (&replay.settled[..], &replay.interrupted[..]),
+                (&[read_again(&settled)][..], std::slice::from_ref(&expected))
+            );
         }
         let (journal, replay) = Journal::open(&folder.0).await.unwrap();
         journal.forget(&replay).unwrap();
@@ -500,28 +601,32 @@ mod tests {
     async fn a_segment_goes_when_everything_in_it_is_in_the_database() {
         let folder = Folder::new();
         let (journal, _) = Journal::open(&folder.0).await.unwrap();
-        let (long, short) = (settlement(), settlement());
-        set_aside(&journal, long.0, &long.1.record).unwrap();
-        set_aside(&journal, short.0, &short.1.record).unwrap();
+        let (long, short) = (record(), record());
+        set_aside(&journal, &long).unwrap();
+        set_aside(&journal, &short).unwrap();
         journal.renew().unwrap();
-        let place = journal.settle(short.0, &short.1).0;
+        let place = journal.settle(&short, Charge::Nothing).0;
         assert_eq!(place, Place { reserved: Some(0), settled: Some(1) });
-        journal.done([place].into_iter());
+        assert!(!journal.done([place].into_iter()));
+        journal.delete_unneeded();
         // The first segment still has the long one, the second is in use.
         assert_eq!(folder.files(), ["00000000000000000000.journal", "00000000000000000001.journal", "lock"]);
-        let place = journal.settle(long.0, &long.1).0;
-        journal.done([place].into_iter());
+        let place = journal.settle(&long, Charge::Nothing).0;
+        assert!(journal.done([place].into_iter()));
+        journal.delete_unneeded();
         assert_eq!(folder.files(), ["00000000000000000001.journal", "lock"]);
-        journal.renew().unwrap();
-        assert_eq!(folder.files(), ["00000000000000000002.journal", "lock"]);
-        journal.renew().unwrap();
-        assert_eq!(folder.files(), ["00000000000000000002.journal", "lock"]);
+        for _ in 0..2 {
+            journal.renew().unwrap();
+            journal.delete_unneeded();
+            assert_eq!(folder.files(), ["00000000000000000002.journal", "lock"]);
+        }
     }
 
     #[tokio::test]
     async fn a_damaged_journal_is_refused_by_name() {
-        let line = |settlement: &Settlement| String::from_utf8(line(&Line::Settled(settlement)).unwrap()).unwrap();
-        let good = line(&settlement().1);
+        let record = record();
+        let settled = Settled { record: SettledRecord::of(&record), charge: Charge::Nothing };
+        let good = String::from_utf8(line(&Line::Settled(&settled)).unwrap()).unwrap();
         let bad = good.replace("complete", "completf");
         for (text, line) in [(format!("{FORMAT}\n{good}{bad}{good}"), 3), (good.clone(), 1), (format!("{FORMAT} \n"), 1)] {
             let folder = Folder::new();
@@ -541,17 +646,17 @@ mod tests {
     async fn a_full_disk_is_an_error_and_no_loss_of_what_follows() {
         let folder = Folder::new();
         let (journal, _) = Journal::open(&folder.0).await.unwrap();
-        let (first, second) = (settlement(), settlement());
-        journal.settle(first.0, &first.1).1.unwrap();
+        let (first, second) = (record(), record());
+        journal.settle(&first, Charge::Credits).1.unwrap();
         journal.fill_disk();
-        let refused = set_aside(&journal, second.0, &second.1.record).unwrap_err();
+        let refused = set_aside(&journal, &second).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
         assert!(journal.state().active.is_none());
         journal.renew().unwrap();
-        journal.settle(second.0, &second.1).1.unwrap();
+        journal.settle(&second, Charge::Credits).1.unwrap();
         drop(journal);
         let (_, replay) = Journal::open(&folder.0).await.unwrap();
-        assert_eq!(replay.settled, [first.1, second.1]);
+        assert_eq!(replay.settled, [read_again(&first), read_again(&second)]);
         assert_eq!(replay.interrupted, []);
     }
 

@@ -15,7 +15,11 @@ use futures_util::{StreamExt, stream};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use super::{DefaultRates, limits::Bounds};
+use super::{
+    DefaultRates,
+    limits::{Bounds, Buckets, Limits},
+    money::Payer,
+};
 use crate::{
     account::{api_key::PresentedKey, recognise, revocation::Revocations},
     store::{KeyTerms, Rates, Store, ValidKey, now_ms},
@@ -23,7 +27,7 @@ use crate::{
 
 /// How long a key that was found good is believed without looking (SECURITY 4.3), as long as the epoch stays.
 const BELIEVED: Duration = Duration::from_secs(5);
-/// Keys that are remembered at once; at some 400 bytes a key, 4 MB.
+/// Keys that are remembered at once; at some 900 bytes a key with its buckets, 9 MB.
 const MEMORY: usize = 10_000;
 /// How often expired keys are looked for, and the epoch's lookups repeated that failed.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
@@ -35,16 +39,19 @@ pub(super) struct Keys {
     store: Store,
     revocations: Revocations,
     defaults: DefaultRates,
+    limits: Arc<Limits>,
     state: Mutex<State>,
 }
 
 /// A key that was found good, and what limits it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct KnownKey {
     pub(super) caller: Caller,
     pub(super) terms: KeyTerms,
     pub(super) exact_usage: bool,
     pub(super) bounds: Bounds,
+    pub(super) buckets: Buckets,
+    pub(super) payer: Payer,
 }
 
 #[derive(Debug, Default)]
@@ -69,8 +76,8 @@ struct Running {
 }
 
 impl Keys {
-    pub(super) fn new(store: Store, revocations: Revocations, defaults: DefaultRates) -> Self {
-        Self { store, revocations, defaults, state: Mutex::default() }
+    pub(super) fn new(store: Store, revocations: Revocations, defaults: DefaultRates, limits: Arc<Limits>) -> Self {
+        Self { store, revocations, defaults, limits, state: Mutex::default() }
     }
 
     /// Finds a key and lets a request begin under it, which is to be ended with [`Keys::end`].
@@ -81,14 +88,17 @@ impl Keys {
         loop {
             // Before the database is asked: a revocation that comes meanwhile makes what is then remembered worthless.
             let (newest, epoch) = (self.revocations.newest(), self.revocations.current());
-            let known = match epoch.and_then(|epoch| self.believed(&digest, epoch)) {
-                Some(known) => known,
-                None => self.look_up(&key, digest, epoch).await?,
+            let (known, leash) = match epoch.and_then(|epoch| self.enter_believed(&digest, epoch)) {
+                Some(entered) => entered,
+                None => {
+                    let known = self.look_up(&key, digest, epoch).await?;
+                    if known.has_expired() {
+                        return Err(NotAdmitted::Unknown);
+                    }
+                    let leash = self.state().enter(&known);
+                    (known, leash)
+                }
             };
-            if known.has_expired() {
-                return Err(NotAdmitted::Unknown);
-            }
-            let leash = self.enter(&known);
             // From here on a revocation finds the request. One that came before this is seen here.
             if self.revocations.newest() == newest {
                 return Ok((known, leash));
@@ -97,15 +107,16 @@ impl Keys {
         }
     }
 
-    /// A request that was begun has ended.
-    pub(super) fn end(&self, key: KeyId) {
+    /// A request that was begun has ended. Gives the terms under which it ran.
+    pub(super) fn end(&self, key: KeyId) -> Option<Arc<KnownKey>> {
         let mut state = self.state();
-        if let Some(running) = state.running.get_mut(&key) {
-            running.requests -= 1;
-            if running.requests == 0 {
-                state.running.remove(&key);
-            }
+        let running = state.running.get_mut(&key)?;
+        running.requests -= 1;
+        let known = Arc::clone(&running.key);
+        if running.requests == 0 {
+            state.running.remove(&key);
         }
+        Some(known)
     }
 
     /// The terms under which a running request runs now.
@@ -148,18 +159,20 @@ impl Keys {
             tracing::error!(%error, "cannot look up a key");
             NotAdmitted::Unavailable
         })?;
-        let known = Arc::new(KnownKey::new(valid.ok_or(NotAdmitted::Unknown)?, self.defaults));
+        let known = Arc::new(self.know(valid.ok_or(NotAdmitted::Unknown)?));
         if let Some(epoch) = epoch {
             self.believe(digest, Believed { key: Arc::clone(&known), epoch, since: Instant::now() });
         }
         Ok(known)
     }
 
-    fn believed(&self, digest: &[u8; 32], epoch: u64) -> Option<Arc<KnownKey>> {
-        let state = self.state();
+    fn enter_believed(&self, digest: &[u8; 32], epoch: u64) -> Option<(Arc<KnownKey>, Leash)> {
+        let mut state = self.state();
         let believed = state.believed.get(digest).filter(|b| b.epoch == epoch && b.since.elapsed() < BELIEVED)?;
         // One that has expired is looked up like one that nobody knows, and takes as long.
-        Some(Arc::clone(&believed.key)).filter(|key| !key.has_expired())
+        let known = Some(Arc::clone(&believed.key)).filter(|key| !key.has_expired())?;
+        let leash = state.enter(&known);
+        Some((known, leash))
     }
 
     fn believe(&self, digest: [u8; 32], new: Believed) {
@@ -170,22 +183,6 @@ impl Keys {
         if believed.len() < MEMORY {
             believed.insert(digest, new);
         }
-    }
-
-    fn enter(&self, known: &Arc<KnownKey>) -> Leash {
-        let mut state = self.state();
-        let running = state.running.entry(known.caller.key).or_insert_with(|| Running {
-            requests: 0,
-            key: Arc::clone(known),
-            leash: Leash::new(),
-        });
-        running.requests += 1;
-        // Cut off, and good again since: its expiry was put off.
-        if running.leash.is_cancelled() {
-            running.leash = Leash::new();
-        }
-        running.key = Arc::clone(known);
-        running.leash.clone()
     }
 
     /// Looks up every key under which requests run; whether all of them could be.
@@ -199,7 +196,7 @@ impl Keys {
                 Ok(None) => self.cut(key),
                 Ok(Some(valid)) => {
                     if let Some(running) = self.state().running.get_mut(&key) {
-                        running.key = Arc::new(KnownKey::new(valid, self.defaults));
+                        running.key = Arc::new(self.know(valid));
                     }
                 }
                 Err(error) => {
@@ -211,6 +208,25 @@ impl Keys {
             }
         }
         all
+    }
+
+    fn know(&self, valid: ValidKey) -> KnownKey {
+        let (own, default) = (valid.user_rates, self.defaults.user);
+        let user = Rates {
+            requests_per_minute: own.requests_per_minute.or(default.requests_per_minute),
+            tokens_per_minute: own.tokens_per_minute.or(default.tokens_per_minute),
+            concurrent: own.concurrent.or(default.concurrent),
+        };
+        let caller = Caller { user: valid.owner.user, project: valid.owner.project, key: valid.owner.key.into() };
+        let payer = Payer { user: caller.user, key: valid.counts_as.into() };
+        KnownKey {
+            caller,
+            bounds: Bounds { key: valid.terms.rates, project: valid.project.rates, user },
+            buckets: self.limits.buckets(&Caller { key: payer.key, ..caller }),
+            payer,
+            exact_usage: valid.project.exact_usage,
+            terms: valid.terms,
+        }
     }
 
     fn cut(&self, key: KeyId) {
@@ -230,21 +246,26 @@ impl Keys {
     }
 }
 
-impl KnownKey {
-    fn new(valid: ValidKey, defaults: DefaultRates) -> Self {
-        let user = Rates {
-            requests_per_minute: valid.user_rates.requests_per_minute.or(defaults.user.requests_per_minute),
-            tokens_per_minute: valid.user_rates.tokens_per_minute.or(defaults.user.tokens_per_minute),
-            concurrent: valid.user_rates.concurrent.or(defaults.user.concurrent),
-        };
-        Self {
-            caller: Caller { user: valid.owner.user, project: valid.owner.project, key: valid.owner.key.into() },
-            bounds: Bounds { key: valid.terms.rates, project: valid.project.rates, user },
-            exact_usage: valid.project.exact_usage,
-            terms: valid.terms,
+impl State {
+    fn enter(&mut self, known: &Arc<KnownKey>) -> Leash {
+        let running = self.running.entry(known.caller.key).or_insert_with(|| Running {
+            requests: 0,
+            key: Arc::clone(known),
+            leash: Leash::new(),
+        });
+        running.requests += 1;
+        // Cut off, and good again since: its expiry was put off.
+        if running.leash.is_cancelled() {
+            running.leash = Leash::new();
         }
+        if !Arc::ptr_eq(&running.key, known) {
+            running.key = Arc::clone(known);
+        }
+        running.leash.clone()
     }
+}
 
+impl KnownKey {
     fn has_expired(&self) -> bool {
         self.terms.expires_at.is_some_and(|end| end <= now_ms())
     }

@@ -1,12 +1,13 @@
 //! How fast may be asked: requests, tokens and running requests of every key, project and person.
 //!
 //! A request passes all of its limits or none of them. This is the one place that keeps such numbers, so that several servers can
-//! share them one day by keeping them elsewhere.
+//! share them one day by keeping them elsewhere. Who is looked up is handed the [`Buckets`] that count for them, so that a request
+//! touches its own three and looks for none.
 
 use std::{
     collections::HashMap,
     num::NonZeroU32,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -18,13 +19,13 @@ use crate::store::Rates;
 
 /// How long somebody waits for a running request of their own to end: nobody knows, and most take longer than this.
 const WHEN_TOO_MANY_RUN: Duration = Duration::from_secs(1);
-/// Entries from which idle ones are looked for; there are three for each key at most, of some 100 bytes.
+/// Entries from which idle ones are looked for; there are three for each key at most, of some 150 bytes.
 const TIDY_FROM: usize = 1024;
 
 /// The limits, and how much of each is used.
 #[derive(Debug)]
 pub(super) struct Limits {
-    buckets: Mutex<Buckets>,
+    known: Mutex<Known>,
     started: Instant,
 }
 
@@ -43,9 +44,13 @@ pub(super) struct TooFast {
     pub(super) allowance: Allowance,
 }
 
+/// What a key, its project and its owner use. They are locked in this order by everybody, so that nobody waits for each other.
+#[derive(Debug, Clone)]
+pub(super) struct Buckets([Arc<Mutex<Bucket>>; 3]);
+
 #[derive(Debug, Default)]
-struct Buckets {
-    of: HashMap<Subject, Bucket>,
+struct Known {
+    of: HashMap<Subject, Arc<Mutex<Bucket>>>,
     tidy_at: usize,
 }
 
@@ -68,74 +73,113 @@ struct Bucket {
 
 impl Limits {
     pub(super) fn new() -> Self {
-        Self { buckets: Mutex::default(), started: Instant::now() }
+        Self { known: Mutex::default(), started: Instant::now() }
     }
 
-    /// Lets a request in, which counts as one that runs until [`Limits::leave`], and says what the limits leave.
-    pub(super) fn enter(&self, caller: &Caller, bounds: &Bounds) -> Result<Option<Allowance>, TooFast> {
-        self.enter_at(caller, bounds, self.now())
+    /// What counts for a caller. Keys that came in each other's place are given as one, so that replacing a key loosens no limit.
+    pub(super) fn buckets(&self, caller: &Caller) -> Buckets {
+        self.buckets_at(caller, self.now())
+    }
+
+    fn buckets_at(&self, caller: &Caller, now: u64) -> Buckets {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.of.len() >= known.tidy_at {
+            known.of.retain(|_, bucket| Arc::strong_count(bucket) > 1 || !lock(bucket).is_idle(now));
+            known.tidy_at = TIDY_FROM.max(known.of.len() * 2);
+        }
+        let subjects = [Subject::Key(caller.key), Subject::Project(caller.project), Subject::User(caller.user)];
+        Buckets(subjects.map(|subject| Arc::clone(known.of.entry(subject).or_default())))
+    }
+
+    /// Lets a request in, which counts as one that runs until [`Buckets::leave`], and says what the limits leave.
+    pub(super) fn enter(&self, buckets: &Buckets, bounds: &Bounds) -> Result<Option<Allowance>, TooFast> {
+        buckets.enter(bounds, self.now())
     }
 
     /// Takes the most tokens that a request can use.
-    pub(super) fn take_tokens(&self, caller: &Caller, bounds: &Bounds, tokens: u64) -> Result<Option<Allowance>, TooFast> {
-        self.take_tokens_at(caller, bounds, tokens, self.now())
-    }
-
-    /// Says how many of the tokens that were taken were used.
-    pub(super) fn correct_tokens(&self, caller: &Caller, taken: u64, used: u64) {
-        if taken == used {
-            return;
-        }
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        for subject in subjects(caller) {
-            if let Some(bucket) = buckets.of.get_mut(&subject)
-                && let Some(most) = bucket.tokens_per_minute
-            {
-                bucket.tokens = Rate::per_minute(most).correct(bucket.tokens, taken, used);
-            }
-        }
-    }
-
-    /// A request that was let in has ended.
-    pub(super) fn leave(&self, caller: &Caller) {
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        for subject in subjects(caller) {
-            if let Some(bucket) = buckets.of.get_mut(&subject) {
-                bucket.running = bucket.running.saturating_sub(1);
-            }
-        }
+    pub(super) fn take_tokens(&self, buckets: &Buckets, bounds: &Bounds, tokens: u64) -> Result<Option<Allowance>, TooFast> {
+        buckets.take_tokens(bounds, tokens, self.now())
     }
 
     fn now(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
+}
 
-    fn enter_at(&self, caller: &Caller, bounds: &Bounds, now: u64) -> Result<Option<Allowance>, TooFast> {
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut held = buckets.get(caller, now);
-        let mut wait = None;
-        for (bucket, rates) in held.iter_mut().zip(bounds.all()) {
-            if rates.concurrent.is_some_and(|most| bucket.running >= most.get()) {
-                wait = wait.max(Some(WHEN_TOO_MANY_RUN));
-            }
+impl Buckets {
+    /// Gives back tokens that were taken for a request that does not go on.
+    pub(super) fn give_back_tokens(&self, taken: u64) {
+        for mut bucket in self.lock() {
+            bucket.correct_tokens(taken, 0);
+        }
+    }
+
+    /// A request that was let in has ended: of the tokens that were taken so many were used.
+    pub(super) fn leave(&self, taken: u64, used: u64) {
+        for mut bucket in self.lock() {
+            bucket.running = bucket.running.saturating_sub(1);
+            bucket.correct_tokens(taken, used);
+        }
+    }
+
+    fn enter(&self, bounds: &Bounds, now: u64) -> Result<Option<Allowance>, TooFast> {
+        self.decide(bounds, now, |bucket, rates| {
+            let full = rates.concurrent.is_some_and(|most| bucket.running >= most.get());
             bucket.running = bucket.running.saturating_add(1);
             let verdict = rates.requests_per_minute.map(|most| Rate::per_minute(most).take(bucket.requests, now, 1));
-            wait = wait.max(apply(verdict, &mut bucket.requests));
-        }
-        buckets.decide(caller, bounds, now, held, wait)
+            full.then_some(WHEN_TOO_MANY_RUN).max(apply(verdict, &mut bucket.requests))
+        })
     }
 
-    fn take_tokens_at(&self, caller: &Caller, bounds: &Bounds, tokens: u64, now: u64) -> Result<Option<Allowance>, TooFast> {
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut held = buckets.get(caller, now);
-        let mut wait = None;
-        for (bucket, rates) in held.iter_mut().zip(bounds.all()) {
+    fn take_tokens(&self, bounds: &Bounds, tokens: u64, now: u64) -> Result<Option<Allowance>, TooFast> {
+        self.decide(bounds, now, |bucket, rates| {
             let verdict = rates.tokens_per_minute.map(|most| Rate::per_minute(most).take(bucket.tokens, now, tokens));
             bucket.tokens_per_minute = rates.tokens_per_minute;
-            wait = wait.max(apply(verdict, &mut bucket.tokens));
-        }
-        buckets.decide(caller, bounds, now, held, wait)
+            apply(verdict, &mut bucket.tokens)
+        })
     }
+
+    /// Takes from all of them, if none of them says how long to wait.
+    fn decide(
+        &self,
+        bounds: &Bounds,
+        now: u64,
+        take: impl Fn(&mut Bucket, &Rates) -> Option<Duration>,
+    ) -> Result<Option<Allowance>, TooFast> {
+        let mut held = self.lock();
+        let before = held.each_ref().map(|bucket| **bucket);
+        let mut after = before;
+        let wait = after.iter_mut().zip(bounds.all()).map(|(bucket, rates)| take(bucket, rates)).fold(None, Option::max);
+        if let Some(retry_after) = wait {
+            return Err(TooFast { retry_after, allowance: allowance(&before, bounds, now).unwrap_or_default() });
+        }
+        for (bucket, after) in held.iter_mut().zip(after) {
+            **bucket = after;
+        }
+        Ok(allowance(&after, bounds, now))
+    }
+
+    fn lock(&self) -> [MutexGuard<'_, Bucket>; 3] {
+        self.0.each_ref().map(|bucket| lock(bucket))
+    }
+}
+
+impl Bucket {
+    fn correct_tokens(&mut self, taken: u64, used: u64) {
+        if taken != used
+            && let Some(most) = self.tokens_per_minute
+        {
+            self.tokens = Rate::per_minute(most).correct(self.tokens, taken, used);
+        }
+    }
+
+    fn is_idle(&self, now: u64) -> bool {
+        self.running == 0 && self.requests <= now && self.tokens <= now
+    }
+}
+
+fn lock(bucket: &Mutex<Bucket>) -> MutexGuard<'_, Bucket> {
+    bucket.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Takes what there is; how long to wait where there is nothing.
@@ -146,36 +190,6 @@ fn apply(verdict: Option<Verdict>, tat: &mut u64) -> Option<Duration> {
             None
         }
         Verdict::Wait(wait) => Some(wait),
-    }
-}
-
-impl Buckets {
-    /// Copies of what a caller's key, project and person use.
-    fn get(&mut self, caller: &Caller, now: u64) -> [Bucket; 3] {
-        if self.of.len() >= self.tidy_at {
-            self.of.retain(|_, bucket| bucket.running > 0 || bucket.requests > now || bucket.tokens > now);
-            self.tidy_at = TIDY_FROM.max(self.of.len() * 2);
-        }
-        subjects(caller).map(|subject| self.of.get(&subject).copied().unwrap_or_default())
-    }
-
-    /// Keeps the copies if nothing has to wait.
-    fn decide(
-        &mut self,
-        caller: &Caller,
-        bounds: &Bounds,
-        now: u64,
-        held: [Bucket; 3],
-        wait: Option<Duration>,
-    ) -> Result<Option<Allowance>, TooFast> {
-        if let Some(retry_after) = wait {
-            let before = self.get(caller, now);
-            return Err(TooFast { retry_after, allowance: allowance(&before, bounds, now).unwrap_or_default() });
-        }
-        for (subject, bucket) in subjects(caller).into_iter().zip(held) {
-            self.of.insert(subject, bucket);
-        }
-        Ok(allowance(&held, bounds, now))
     }
 }
 
@@ -203,10 +217,6 @@ impl Bounds {
     }
 }
 
-fn subjects(caller: &Caller) -> [Subject; 3] {
-    [Subject::Key(caller.key), Subject::Project(caller.project), Subject::User(caller.user)]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -232,16 +242,16 @@ mod tests {
         let bounds = Bounds { key: requests(60), project: one_at_once, user: requests(600) };
         let quota = |remaining, reset_ms| Quota { limit: 60, remaining, reset: Duration::from_millis(reset_ms) };
         let left = |remaining, reset| Allowance { requests: Some(quota(remaining, reset)), tokens: None };
-        assert_eq!(limits.enter_at(&caller, &bounds, 0), Ok(Some(left(59, 1000))));
+        assert_eq!(limits.buckets(&caller).enter(&bounds, 0), Ok(Some(left(59, 1000))));
         // The second one is refused by the project, and costs the key nothing.
         let refused = TooFast { retry_after: WHEN_TOO_MANY_RUN, allowance: left(59, 1000) };
-        assert_eq!(limits.enter_at(&caller, &bounds, 0), Err(refused));
-        limits.leave(&caller);
-        assert_eq!(limits.enter_at(&caller, &bounds, 0), Ok(Some(left(58, 2000))));
+        assert_eq!(limits.buckets(&caller).enter(&bounds, 0), Err(refused));
+        limits.buckets(&caller).leave(0, 0);
+        assert_eq!(limits.buckets(&caller).enter(&bounds, 0), Ok(Some(left(58, 2000))));
         // Another key of the same project is held up likewise, another project is not.
         let other_key = Caller { key: "another67890".parse().unwrap(), ..caller };
-        assert!(limits.enter_at(&other_key, &bounds, 0).is_err());
-        assert!(limits.enter_at(&Caller { project: ProjectId::random(), ..other_key }, &bounds, 0).is_ok());
+        assert!(limits.buckets(&other_key).enter(&bounds, 0).is_err());
+        assert!(limits.buckets(&Caller { project: ProjectId::random(), ..other_key }).enter(&bounds, 0).is_ok());
     }
 
     #[test]
@@ -249,41 +259,52 @@ mod tests {
         let (limits, caller) = (Limits::new(), caller());
         let bounds = Bounds { user: requests(3), ..none() };
         for remaining in [2, 1, 0] {
-            let quota = limits.enter_at(&caller, &bounds, 0).unwrap().unwrap().requests.unwrap();
+            let quota = limits.buckets(&caller).enter(&bounds, 0).unwrap().unwrap().requests.unwrap();
             assert_eq!((quota.limit, quota.remaining), (3, remaining));
         }
-        let refused = limits.enter_at(&caller, &bounds, 5 * SECOND).unwrap_err();
+        let refused = limits.buckets(&caller).enter(&bounds, 5 * SECOND).unwrap_err();
         assert_eq!(refused.retry_after, Duration::from_secs(15));
         let quota = Quota { limit: 3, remaining: 0, reset: Duration::from_secs(55) };
         assert_eq!(refused.allowance, Allowance { requests: Some(quota), tokens: None });
-        assert!(limits.enter_at(&caller, &bounds, 20 * SECOND).is_ok());
-        assert_eq!(limits.enter_at(&caller, &none(), 0), Ok(None));
+        assert!(limits.buckets(&caller).enter(&bounds, 20 * SECOND).is_ok());
+        assert_eq!(limits.buckets(&caller).enter(&none(), 0), Ok(None));
     }
 
     #[test]
     fn tokens_that_were_not_used_come_back() {
-        let (limits, caller) = (Limits::new(), caller());
+        let buckets = Limits::new().buckets(&caller());
         let tokens = Rates { tokens_per_minute: NonZeroU32::new(1000), ..Rates::default() };
         let bounds = Bounds { project: tokens, ..none() };
         let left = |taken: Result<Option<Allowance>, TooFast>| taken.unwrap().unwrap().tokens.unwrap().remaining;
-        assert_eq!(left(limits.take_tokens_at(&caller, &bounds, 900, 0)), 100);
-        assert!(limits.take_tokens_at(&caller, &bounds, 200, 0).is_err());
-        limits.correct_tokens(&caller, 900, 50);
-        assert_eq!(left(limits.take_tokens_at(&caller, &bounds, 200, 0)), 750);
+        assert_eq!(left(buckets.take_tokens(&bounds, 900, 0)), 100);
+        assert!(buckets.take_tokens(&bounds, 200, 0).is_err());
+        buckets.leave(900, 50);
+        assert_eq!(left(buckets.take_tokens(&bounds, 200, 0)), 750);
     }
 
     #[test]
     fn who_is_idle_is_forgotten() {
         let limits = Limits::new();
         for _ in 0..10_000 {
-            let caller = caller();
-            limits.enter_at(&caller, &Bounds { user: requests(60), ..none() }, 0).unwrap();
-            limits.leave(&caller);
+            let buckets = limits.buckets_at(&caller(), 0);
+            buckets.enter(&Bounds { user: requests(60), ..none() }, 0).unwrap();
+            buckets.leave(0, 0);
         }
-        limits.enter_at(&caller(), &none(), 61 * SECOND).unwrap();
-        limits.buckets.lock().unwrap().tidy_at = 0;
-        limits.enter_at(&caller(), &none(), 61 * SECOND).unwrap();
+        let known = || {
+            limits.known.lock().unwrap().tidy_at = 0;
+            limits.buckets_at(&caller(), 61 * SECOND);
+            limits.known.lock().unwrap().of.len()
+        };
+        let remembered = limits.buckets_at(&caller(), 61 * SECOND);
         // The key's id was the same all the time.
-        assert_eq!(limits.buckets.lock().unwrap().of.len(), 5);
+        assert_eq!(known(), 5);
+        remembered.enter(&none(), 61 * SECOND).unwrap();
+        drop(remembered);
+        assert_eq!(known(), 5);
+        limits.buckets_at(&caller(), 61 * SECOND);
+        for bucket in limits.known.lock().unwrap().of.values() {
+            lock(bucket).running = 0;
+        }
+        assert_eq!(known(), 3);
     }
 }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api_proxy::{Caller, KeyId, Reservation};
+use api_proxy::{KeyId, Reservation};
 use wire::UserId;
 
 use super::purse::{Broke, Hold, KeySpending, Purse};
@@ -40,62 +40,68 @@ struct Known<T> {
     read_at: Instant,
 }
 
+/// Whose money it is, and what its spending is counted under: the first of the keys that came in each other's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Payer {
+    pub(super) user: UserId,
+    pub(super) key: KeyId,
+}
+
 /// What a request was charged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Owed {
-    pub(super) user: UserId,
-    pub(super) key: KeyId,
+    pub(super) payer: Payer,
     pub(super) nano: i64,
     pub(super) charge: Charge,
 }
 
-impl Money {
-    /// Whether somebody's money is known as of this epoch.
-    pub(super) fn knows(&self, caller: &Caller, epoch: u64) -> bool {
-        let accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
-        accounts.purses.get(&caller.user).is_some_and(|known| known.epoch >= epoch) && accounts.keys.contains_key(&caller.key)
+impl Owed {
+    pub(super) const fn nothing(payer: Payer) -> Self {
+        Self { payer, nano: 0, charge: Charge::Nothing }
     }
+}
 
+impl Money {
     /// Whether it was last read so long ago that it is worth reading again.
-    pub(super) fn is_old(&self, caller: &Caller) -> bool {
+    pub(super) fn is_old(&self, payer: Payer) -> bool {
         let accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
-        accounts.purses.get(&caller.user).is_none_or(|known| known.read_at.elapsed() >= READ_AGAIN)
+        accounts.purses.get(&payer.user).is_none_or(|known| known.read_at.elapsed() >= READ_AGAIN)
     }
 
     /// Reads somebody's money from the database.
-    pub(super) async fn read(&self, store: &Store, caller: &Caller, epoch: u64) -> Result<(), StoreError> {
+    pub(super) async fn read(&self, store: &Store, payer: Payer, epoch: u64) -> Result<(), StoreError> {
         let _turn = self.turn.lock().await;
         let now = now_ms();
-        let balance = store.balance(caller.user).await?.ok_or(StoreError::Missing("user"))?;
-        let spent = store.spent(caller.key.into(), now).await?;
+        let balance = store.balance(payer.user).await?.ok_or(StoreError::Missing("user"))?;
+        let spent = store.spent(payer.key.into(), now).await?;
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
-        accounts.put(caller, balance, spent, now.div_euclid(DAY_MS), epoch);
+        accounts.put(payer, balance, spent, now.div_euclid(DAY_MS), epoch);
         Ok(())
     }
 
-    /// Sets aside the most that a request can cost.
-    pub(super) fn hold(&self, caller: &Caller, limits: &Spending, most: i64) -> Result<Hold, NotHeld> {
+    /// Sets aside the most that a request can cost, if the money is known as of this epoch.
+    pub(super) fn hold(&self, payer: Payer, limits: &Spending, most: i64, epoch: u64) -> Result<Hold, NotHeld> {
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
-        let (purse, key) = accounts.of(caller.user, caller.key).ok_or(NotHeld::Unknown)?;
+        let (purse, key) = accounts.of(payer, epoch).ok_or(NotHeld::Unknown)?;
         key.roll(now_ms().div_euclid(DAY_MS));
         purse.hold(most, key, limits).map_err(NotHeld::Broke)
     }
 
     /// Gives back what was set aside for a request that does not go on.
-    pub(super) fn release(&self, caller: &Caller, hold: Hold) {
+    pub(super) fn release(&self, payer: Payer, hold: Hold) {
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((purse, key)) = accounts.of(caller.user, caller.key) {
+        if let Some((purse, key)) = accounts.of(payer, 0) {
             purse.release(hold, key);
         }
     }
 
     /// Charges a request that has ended, out of what was set aside for it. What nothing was set aside for costs nothing.
-    pub(super) fn settle(&self, caller: &Caller, limits: &Spending, reservation: Option<&Reservation>, ended: Ended) -> Owed {
-        let nothing = Owed { user: caller.user, key: caller.key, nano: 0, charge: Charge::Nothing };
+    pub(super) fn settle(&self, payer: Payer, limits: &Spending, reservation: Option<&Reservation>, ended: Ended) -> Owed {
+        let nothing = Owed::nothing(payer);
         let Some(reservation) = reservation.filter(|reservation| reservation.free || reservation.nano > 0) else { return nothing };
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
         // What something is set aside in is never forgotten.
-        let Some((purse, key)) = accounts.of(caller.user, caller.key) else { return nothing };
+        let Some((purse, key)) = accounts.of(payer, 0) else { return nothing };
         if !reservation.free {
             let nano = purse.charge(reservation.nano, ended.cost_nano, key, limits, ended.arrived_ms.div_euclid(DAY_MS));
             return if nano > 0 { Owed { nano, charge: Charge::Credits, ..nothing } } else { nothing };
@@ -116,7 +122,7 @@ impl Money {
     /// What was owed is in the database now. Who paid less than they owed is read again before their next request.
     pub(super) fn written(&self, owed: impl Iterator<Item = Owed>, paid_less: impl Fn(UserId) -> bool) {
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
-        for Owed { user, key, nano, charge } in owed.filter(|owed| owed.charge != Charge::Nothing) {
+        for Owed { payer: Payer { user, key }, nano, charge } in owed.filter(|owed| owed.charge != Charge::Nothing) {
             if let Some(known) = accounts.purses.get_mut(&user) {
                 known.value.written(nano, i32::from(charge == Charge::Free));
                 if paid_less(user) {
@@ -156,21 +162,23 @@ pub(super) enum NotHeld {
 }
 
 impl Accounts {
-    fn of(&mut self, user: UserId, key: KeyId) -> Option<(&mut Purse, &mut KeySpending)> {
-        Some((&mut self.purses.get_mut(&user)?.value, &mut self.keys.get_mut(&key)?.value))
+    /// What is known as of this epoch.
+    fn of(&mut self, payer: Payer, epoch: u64) -> Option<(&mut Purse, &mut KeySpending)> {
+        let purse = self.purses.get_mut(&payer.user).filter(|known| known.epoch >= epoch)?;
+        Some((&mut purse.value, &mut self.keys.get_mut(&payer.key)?.value))
     }
 
-    fn put(&mut self, caller: &Caller, balance: Balance, spent: Spent, day: i64, epoch: u64) {
+    fn put(&mut self, payer: Payer, balance: Balance, spent: Spent, day: i64, epoch: u64) {
         let read_at = Instant::now();
         self.purses
-            .entry(caller.user)
+            .entry(payer.user)
             .and_modify(|known| {
                 known.value.load(balance);
                 (known.epoch, known.read_at) = (epoch, read_at);
             })
             .or_insert_with(|| Known { value: Purse::new(balance), epoch, read_at });
         // Nobody but this process spends, so that what is known already is newer.
-        self.keys.entry(caller.key).and_modify(|known| known.read_at = read_at).or_insert_with(|| Known {
+        self.keys.entry(payer.key).and_modify(|known| known.read_at = read_at).or_insert_with(|| Known {
             value: KeySpending::new(day, spent),
             epoch,
             read_at,

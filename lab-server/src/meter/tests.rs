@@ -409,6 +409,44 @@ async fn a_cent_holds_against_200_at_once() {
 }
 
 #[tokio::test]
+async fn a_key_and_the_one_in_its_place_share_their_limits() {
+    let rates = Rates { requests_per_minute: NonZeroU32::new(3), ..Rates::default() };
+    let spending = Spending { total: Some(100), ..Spending::default() };
+    let mut world = World::with(KeyTerms { spending, rates, ..KeyTerms::default() }).await;
+    world.only_credits(1_000).await;
+    let first = world.reserve(60).await.unwrap();
+    let overlap = Duration::from_secs(3600);
+    let (new, _) = world.meter.0.revocations.rotate_key(world.user, world.key.kid(), overlap).await.unwrap();
+    let old = std::mem::replace(&mut world.key, new);
+    // What the old one has set aside is not there for the new one, and what it has spent neither.
+    assert_eq!(world.reserve(60).await.map(|_| ()), Err(NotReserved::InFlight { retry_after_s: WHEN_IN_FLIGHT_S }));
+    world.settle(&first, 60, RecordOutcome::Complete);
+    assert_eq!(world.reserve(60).await.map(|_| ()), Err(NotReserved::KeySpendLimit));
+    world.meter.flush().await;
+    assert_eq!(world.check_sums(1_000).await, 60);
+    // Nor are three requests a minute six.
+    for key in [&old, &world.key] {
+        let refused = world.meter.admit(Shown::new(key.reveal()), CHAT).await.map(|_| ());
+        assert!(matches!(refused, Err(NotAdmitted::RateLimited { .. })));
+    }
+}
+
+#[tokio::test]
+async fn more_tokens_than_any_model_takes_are_not_believed() {
+    let world = World::new().await;
+    let running = Running::new(world.admit().await.unwrap());
+    let claim =
+        Record { input_tokens: Some(u64::MAX), output_tokens: Some(u64::MAX), ..running.record(0, RecordOutcome::Complete) };
+    world.meter.settle(claim, None);
+    let record = world.meter.record(world.project, running.request).await.unwrap().unwrap();
+    assert_eq!((record.input_tokens, record.output_tokens), (Some(1 << 32), Some(1 << 32)));
+    assert_eq!(world.meter.record(ProjectId::random(), running.request).await.unwrap(), None);
+    world.meter.flush().await;
+    assert_eq!(world.meter.record(world.project, running.request).await.unwrap(), Some(record));
+    world.check_idle();
+}
+
+#[tokio::test]
 async fn credits_that_are_taken_away_behind_a_request_are_not_charged() {
     let world = World::new().await;
     world.only_credits(1_000).await;

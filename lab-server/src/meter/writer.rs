@@ -4,19 +4,22 @@
 //! because `settle` may not wait; instead nobody is admitted while [`super::IN_FLIGHT`] requests have no record in the database yet.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use api_proxy::Record;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
+use wire::RequestId;
 
 use super::{
-    journal::{Journal, Place},
+    journal::{self, Journal, Place},
     money::{Money, Owed},
+    row,
 };
-use crate::store::{RequestRecord, Settlement, Store, StoreError};
+use crate::store::{Settlement, Store, StoreError};
 
 /// Settlements in one transaction: enough that its fixed cost does not count, and written within some 50 ms.
 const BATCH: usize = 2048;
@@ -38,17 +41,25 @@ pub(super) struct Queue {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    entries: VecDeque<Entry>,
+    entries: VecDeque<Arc<Entry>>,
     /// How many there ever were.
     pushed: u64,
+    /// The how manieth a request was.
+    numbers: HashMap<RequestId, u64>,
 }
 
-/// A settlement, what is owed for it, and where it stands in the journal.
-#[derive(Debug, Clone)]
+/// A request that has ended, what is owed for it, and where it stands in the journal.
+#[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) settlement: Arc<Settlement>,
+    pub(super) record: Record,
     pub(super) owed: Owed,
     pub(super) place: Place,
+}
+
+impl From<&Arc<Entry>> for Settlement {
+    fn from(entry: &Arc<Entry>) -> Self {
+        Self { record: row(&entry.record), charge: entry.owed.charge }
+    }
 }
 
 /// How far the writer has come.
@@ -79,7 +90,10 @@ impl Queue {
     }
 
     pub(super) fn push(&self, entry: Entry) {
+        let entry = Arc::new(entry);
         let mut waiting = self.waiting();
+        let number = waiting.pushed;
+        waiting.numbers.insert(entry.record.request, number);
         waiting.entries.push_back(entry);
         waiting.pushed += 1;
         let full = waiting.entries.len() == BATCH;
@@ -97,10 +111,12 @@ impl Queue {
         self.waiting().entries.len()
     }
 
-    /// A record that waits, by its request's id.
-    pub(super) fn find(&self, id: &str) -> Option<RequestRecord> {
+    /// A request whose record waits.
+    pub(super) fn find(&self, request: RequestId) -> Option<Arc<Entry>> {
         let waiting = self.waiting();
-        waiting.entries.iter().rev().find(|entry| entry.settlement.record.id == id).map(|entry| entry.settlement.record.clone())
+        let number = *waiting.numbers.get(&request)?;
+        let written = waiting.pushed - waiting.entries.len() as u64;
+        waiting.entries.get(usize::try_from(number.checked_sub(written)?).ok()?).cloned()
     }
 
     /// Waits until everything that was pushed so far is written, or has been tried often enough.
@@ -112,8 +128,16 @@ impl Queue {
         let _ = progress.wait_for(|progress| progress.written >= pushed || progress.failures >= FLUSH_TRIES).await;
     }
 
-    fn batch(&self) -> Vec<Entry> {
+    fn batch(&self) -> Vec<Arc<Entry>> {
         self.waiting().entries.iter().take(BATCH).cloned().collect()
+    }
+
+    /// So many of the oldest are in the database.
+    fn written(&self, count: usize) {
+        let waiting = &mut *self.waiting();
+        for entry in waiting.entries.drain(..count) {
+            waiting.numbers.remove(&entry.record.request);
+        }
     }
 
     fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
@@ -144,15 +168,16 @@ impl Writer {
         }
     }
 
-    async fn write_batch(&self, batch: &[Entry]) -> Result<(), StoreError> {
-        let settlements: Vec<Arc<Settlement>> = batch.iter().map(|entry| Arc::clone(&entry.settlement)).collect();
+    async fn write_batch(&self, batch: &[Arc<Entry>]) -> Result<(), StoreError> {
         let turn = self.money.turn().await;
-        let paid_less = self.store.write_settlements(&settlements).await?;
+        let paid_less = self.store.write_settlements(batch).await?;
         self.money
             .written(batch.iter().map(|entry| entry.owed), |user| !paid_less.is_empty() && paid_less.contains(&user.to_string()));
         drop(turn);
-        self.queue.waiting().entries.drain(..batch.len());
-        self.journal.done(batch.iter().map(|entry| entry.place));
+        self.queue.written(batch.len());
+        if self.journal.done(batch.iter().map(|entry| entry.place)) {
+            journal::sweep(&self.journal).await;
+        }
         self.in_flight.add_permits(batch.len());
         let written = batch.len() as u64;
         self.queue.progress.send_modify(|progress| *progress = Progress { written: progress.written + written, failures: 0 });

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use sea_orm::{
     ActiveModelTrait, ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter,
-    QueryOrder, sea_query::Expr,
+    QueryOrder, QuerySelect, sea_query::Expr,
 };
 use serde::Serialize;
 use wire::{ProjectId, UserId};
 
 use super::{
-    KeyTerms, ProjectSettings, Rates, Spending, Store, StoreError, bytes, id, now_ms, projects, rate, security_epoch, spending,
-    stored_rate, users,
+    KeyTerms, ProjectSettings, Rates, Spending, Store, StoreError, bytes, id, now_ms, projects, rate, security_epoch, stored_rate,
+    users,
 };
 use crate::account::api_key::{Kid, Secret};
 
@@ -39,6 +39,8 @@ pub struct ValidKey {
     pub project: ProjectSettings,
     /// How fast its owner may ask, with all their keys together.
     pub user_rates: Rates,
+    /// What its limits are counted under: the first of the keys that came in each other's place, mostly itself.
+    pub counts_as: Kid,
 }
 
 /// A key as it may be shown.
@@ -69,7 +71,7 @@ impl Store {
     /// # Errors
     /// When the database fails, or there is no such project.
     pub async fn add_key(&self, record: &ApiKeyRecord, secret: &Secret) -> Result<(), StoreError> {
-        insert(&self.db, record, secret).await
+        insert(&self.db, record, secret, None).await
     }
 
     /// What recognises the key `kid`, whom it speaks for and what limits it; `None` when it is unknown, revoked or expired.
@@ -90,6 +92,7 @@ impl Store {
         let owner = KeyOwner { key: kid, project: id(&project.id, "project id")?, user: id(&user.id, "user id")? };
         Ok(Some(ValidKey {
             owner,
+            counts_as: key.counts_as.as_deref().map_or(Ok(kid), |first| id(first, "key id"))?,
             terms: key.terms()?,
             secret: Secret { salt: bytes(key.salt, "api key")?, hash: bytes(key.hash, "api key")? },
             project: project.settings()?,
@@ -144,8 +147,8 @@ impl Store {
         Ok((record, epoch))
     }
 
-    /// Puts `new` in a key's place: same project, name and terms, and what it has spent counts on. The old one ends after `overlap`,
-    /// at once where that is nothing. Gives the new key's record and the security epoch.
+    /// Puts `new` in a key's place: same project, name and terms, and its limits, which both share. The old one ends after
+    /// `overlap`, at once where that is nothing. Gives the new key's record and the security epoch.
     ///
     /// # Errors
     /// [`StoreError::Missing`] when the person has no such key, or it was revoked, has expired or was replaced before.
@@ -170,8 +173,8 @@ impl Store {
             replaced_by: None,
             ..ApiKeyRecord::try_from(row.clone())?
         };
-        insert(&transaction, &record, &new.secret()).await?;
-        spending::carry_over(&transaction, kid, new.kid()).await?;
+        let counts_as = row.counts_as.clone().unwrap_or_else(|| row.kid.clone());
+        insert(&transaction, &record, &new.secret(), Some(counts_as)).await?;
         row.replaced_by = Some(new.kid().to_string());
         if overlap.is_zero() {
             row.revoked_at = Some(now);
@@ -247,8 +250,22 @@ async fn find(db: &impl ConnectionTrait, owner: UserId, kid: Kid) -> Result<Opti
     Ok(found.map(|(key, _)| key))
 }
 
-async fn insert(db: &impl ConnectionTrait, record: &ApiKeyRecord, secret: &Secret) -> Result<(), StoreError> {
-    active(record, secret)?.insert(db).await?;
+/// What a key's spending is counted under; itself, also where nobody knows it any more.
+pub(super) async fn counts_as(db: &impl ConnectionTrait, kid: &str) -> Result<String, StoreError> {
+    let found: Option<Option<String>> =
+        entity::Entity::find_by_id(kid.to_owned()).select_only().column(entity::Column::CountsAs).into_tuple().one(db).await?;
+    Ok(found.flatten().unwrap_or_else(|| kid.to_owned()))
+}
+
+async fn insert(
+    db: &impl ConnectionTrait,
+    record: &ApiKeyRecord,
+    secret: &Secret,
+    counts_as: Option<String>,
+) -> Result<(), StoreError> {
+    let mut row = active(record, secret)?;
+    row.counts_as = Set(counts_as);
+    row.insert(db).await?;
     Ok(())
 }
 
@@ -275,6 +292,7 @@ fn active(record: &ApiKeyRecord, secret: &Secret) -> Result<entity::ActiveModel,
         models: Set(models.map_err(|_| StoreError::Corrupt("list of models"))?),
         expires_at: Set(terms.expires_at),
         replaced_by: Set(record.replaced_by.map(|kid| kid.to_string())),
+        counts_as: sea_orm::ActiveValue::NotSet,
     })
 }
 
@@ -340,6 +358,7 @@ mod entity {
         pub models: Option<String>,
         pub expires_at: Option<i64>,
         pub replaced_by: Option<String>,
+        pub counts_as: Option<String>,
     }
 
     // SeaORM wants one; the derived one would show salt and hash.
@@ -375,7 +394,7 @@ mod tests {
     use super::*;
     use crate::{
         account::{api_key::Environment, create_key, rotate_key},
-        store::{Scope, SpendingWindow, scratch::Scratch},
+        store::{Charge, RequestRecord, Scope, Settlement, SpendingWindow, sample, scratch::Scratch, spending},
     };
 
     fn terms() -> KeyTerms {
@@ -433,7 +452,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_replaced_key_ends_after_the_overlap_and_its_spending_counts_on() {
+    async fn a_replaced_key_ends_after_the_overlap_and_shares_its_spending() {
         let scratch = Scratch::new().await;
         let store = &scratch.store;
         let ada = store.add_user("ada").await.unwrap().id;
@@ -455,6 +474,14 @@ mod tests {
 
         let (third, ..) = rotate_key(store, ada, second.kid(), Duration::ZERO).await.unwrap();
         assert!(store.valid_key(second.kid()).await.unwrap().is_none());
-        assert!(store.valid_key(third.kid()).await.unwrap().is_some());
+        assert_eq!(store.valid_key(third.kid()).await.unwrap().unwrap().counts_as, old.kid());
+        for (key, nano) in [(old.kid(), 1), (third.kid(), 2)] {
+            let record = RequestRecord { key: key.to_string(), cost_nano: nano, ..sample::record(ada, now_ms()) };
+            store.grant(ada, nano, &format!("{nano}")).await.unwrap();
+            store.write_settlements(&[Settlement { record, charge: Charge::Credits }]).await.unwrap();
+        }
+        for key in [old, second, third] {
+            assert_eq!(store.spent(key.kid(), now_ms()).await.unwrap().total, 10);
+        }
     }
 }

@@ -10,7 +10,7 @@ pub(super) struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(First), Box::new(Proxy)]
+        vec![Box::new(First), Box::new(Proxy), Box::new(Replacements)]
     }
 }
 
@@ -74,6 +74,23 @@ impl MigrationTrait for Proxy {
             connection.execute_unprepared(statement).await?;
         }
         Ok(())
+    }
+}
+
+/// Keys that came in each other's place share what limits them. Those that were replaced before this began with what the ones
+/// before them had spent, and go on by themselves.
+struct Replacements;
+
+impl MigrationName for Replacements {
+    fn name(&self) -> &'static str {
+        "m0003_replacements"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Replacements {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        add(manager, "api_keys", [string_null("counts_as")]).await
     }
 }
 

@@ -129,8 +129,8 @@ impl Store {
             .select_only()
             .column_as(group.clone(), "bucket")
             .column_as(Expr::cust("CAST(COUNT(*) AS bigint)"), "requests")
-            .column_as(Expr::cust("CAST(COALESCE(SUM(input_tokens), 0) AS bigint)"), "input_tokens")
-            .column_as(Expr::cust("CAST(COALESCE(SUM(output_tokens), 0) AS bigint)"), "output_tokens")
+            .column_as(Expr::cust(sum_of_tokens("input_tokens")), "input_tokens")
+            .column_as(Expr::cust(sum_of_tokens("output_tokens")), "output_tokens")
             .column_as(Expr::cust("CAST(COALESCE(SUM(cost_nano), 0) AS bigint)"), "cost_nano")
             .group_by(group)
             .into_tuple()
@@ -139,7 +139,11 @@ impl Store {
         let mut sums: Vec<_> = rows
             .into_iter()
             .map(|(bucket, requests, input_tokens, output_tokens, cost_nano)| UsageSum {
-                bucket: if by == SumBy::Day { day_of(&bucket) } else { bucket },
+                bucket: match by {
+                    SumBy::Day => day_of(&bucket),
+                    SumBy::Model if bucket.is_empty() => NO_MODEL.to_owned(),
+                    SumBy::Model | SumBy::Key | SumBy::Project => bucket,
+                },
                 requests,
                 input_tokens,
                 output_tokens,
@@ -266,7 +270,7 @@ pub enum SumBy {
 /// What some requests come to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UsageSum {
-    /// The day (`2026-11-20`), model, key or project.
+    /// The day (`2026-11-20`), model, key or project; `-` for requests that asked for no model there is.
     pub bucket: String,
     /// How many there were.
     pub requests: i64,
@@ -276,6 +280,16 @@ pub struct UsageSum {
     pub output_tokens: i64,
     /// What they cost, in nano-credits.
     pub cost_nano: i64,
+}
+
+/// What requests that asked for no model there is are summed under, so that the models' sums come to the same as the days'.
+const NO_MODEL: &str = "-";
+
+/// A sum never fails: the meter believes no provider more tokens than this for one request, and what an older record says beyond
+/// is not counted either, so that it takes two billion requests to leave the numbers.
+fn sum_of_tokens(column: &str) -> String {
+    let most = 1_u64 << 32;
+    format!("CAST(COALESCE(SUM(CASE WHEN {column} > {most} THEN {most} ELSE {column} END), 0) AS bigint)")
 }
 
 /// The name of a day counted from 1970.
@@ -444,6 +458,11 @@ pub(crate) mod tests {
         assert_eq!(sums(filter.clone(), SumBy::Model).await, [sum("a", 2, 5), sum("b", 1, 2)]);
         assert_eq!(sums(filter.clone(), SumBy::Key).await, [sum("0123456789ab", 2, 3), sum("otherotherxx", 1, 4)]);
         assert_eq!(sums(filter.clone(), SumBy::Project).await.len(), 3);
+        // Whoever asked for nothing there is, and whatever a provider claims.
+        let claims: Vec<_> = (0..3).map(|_| settled(&RequestRecord { user: "bob".into(), ..at(day, "", i64::MAX) })).collect();
+        scratch.store.write_settlements(&claims).await.unwrap();
+        let bob = RequestFilter { from: Some(day), to: Some(day + 1), model: Some(String::new()), ..RequestFilter::default() };
+        assert_eq!(sums(bob, SumBy::Model).await, [sum("-", 3, 3 << 32)]);
         let of = |change: fn(&mut RequestFilter)| {
             let mut filter = filter.clone();
             change(&mut filter);
@@ -455,7 +474,7 @@ pub(crate) mod tests {
             (of(|f| f.to = Some(2 * 86_400_000)), 2),
             (of(|f| f.key = "otherotherxx".parse().ok()), 1),
             (of(|f| f.project = Some(ProjectId::random())), 0),
-            (RequestFilter::default(), 4),
+            (RequestFilter::default(), 7),
         ] {
             assert_eq!(scratch.store.requests_page(&filter, None, 100).await.unwrap().0.len(), expected, "{filter:?}");
         }

@@ -3,15 +3,12 @@
 //! A settlement counts once, by its request, however often it is written. Nobody is charged more than they have: when the balance was
 //! lowered behind a running request, the charge and the record are lowered with it, so that the sums stay equal.
 
-use std::{
-    borrow::Borrow,
-    collections::{BTreeMap, BTreeSet, HashMap},
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Statement, Value};
 use serde::{Deserialize, Serialize};
 
-use super::{EntryKind, RequestRecord, SpendingWindow, Store, StoreError, balances, spending};
+use super::{EntryKind, RequestRecord, SpendingWindow, Store, StoreError, api_keys, balances, spending, spending::DAY_MS};
 
 /// A request that has ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +31,7 @@ pub enum Charge {
     Credits,
 }
 
-/// Rows in one statement: some 5,000 values, of SQLite's 32,766 and PostgreSQL's 65,535.
+/// Rows in one statement at most: some 5,000 values, of SQLite's 32,766 and PostgreSQL's 65,535.
 const CHUNK: usize = 256;
 
 impl Store {
@@ -43,43 +40,57 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn write_settlements(&self, batch: &[impl Borrow<Settlement> + Sync]) -> Result<BTreeSet<String>, StoreError> {
-        let batch: Vec<&Settlement> = batch.iter().map(Borrow::borrow).collect();
+    pub async fn write_settlements<S: Sync>(&self, batch: &[S]) -> Result<BTreeSet<String>, StoreError>
+    where
+        for<'a> Settlement: From<&'a S>,
+    {
         // That something is there already happens only when the journal is read again, so that nobody looks before it is seen.
-        match self.try_write(&batch, AlreadyThere::Nothing).await? {
+        match self.try_write(charged(batch), AlreadyThere::Nothing).await? {
             Some(lowered) => Ok(lowered),
-            None => Ok(self.try_write(&batch, AlreadyThere::Maybe).await?.unwrap_or_default()),
+            None => Ok(self.try_write(charged(batch), AlreadyThere::Maybe).await?.unwrap_or_default()),
         }
     }
 
     /// `None`, and nothing is written, when something was there already against what was believed.
-    async fn try_write(&self, batch: &[&Settlement], there: AlreadyThere) -> Result<Option<BTreeSet<String>>, StoreError> {
+    async fn try_write(&self, mut charges: Vec<Charged>, there: AlreadyThere) -> Result<Option<BTreeSet<String>>, StoreError> {
         let transaction = self.write().await?;
-        let mut new = batch.to_vec();
         if there == AlreadyThere::Maybe {
-            let known = known(&transaction, batch).await?;
-            let mut seen = BTreeSet::new();
-            new.retain(|settlement| !known.contains(&settlement.record.id) && seen.insert(&settlement.record.id));
+            let mut known = known(&transaction, &charges).await?;
+            charges.retain(|charged| known.insert(charged.record.id.clone()));
         }
-        let mut charges: Vec<Charged<'_>> = new.into_iter().map(Charged::new).collect();
         let lowered = take(&transaction, &mut charges).await?;
-        for chunk in charges.chunks(CHUNK) {
-            if insert_requests(&transaction, chunk).await? < chunk.len() as u64 {
+        let entries: Vec<&Charged> = charges.iter().filter(|charged| charged.kind != Charge::Nothing).collect();
+        let mut rest = &entries[..];
+        while !rest.is_empty() {
+            let (chunk, later) = rest.split_at(chunk(rest.len()));
+            if insert_entries(&transaction, chunk).await? < chunk.len() as u64 {
                 // Dropped, a transaction is taken back.
                 return Ok(None);
             }
+            rest = later;
         }
-        let entries: Vec<&Charged<'_>> = charges.iter().filter(|charged| charged.kind != Charge::Nothing).collect();
-        for chunk in entries.chunks(CHUNK) {
-            if insert_entries(&transaction, chunk).await? < chunk.len() as u64 {
+        spend(&transaction, &charges).await?;
+        let mut rest = charges.into_iter();
+        while rest.len() > 0 {
+            let rows = chunk(rest.len());
+            if insert_requests(&transaction, rest.by_ref().take(rows)).await? < rows as u64 {
                 return Ok(None);
             }
         }
-        for ((key, window, bucket), nano) in spent(&charges) {
-            spending::add(&transaction, key, window, &bucket, nano).await?;
-        }
         transaction.commit().await?;
         Ok(Some(lowered))
+    }
+}
+
+/// How many of so many rows go into the next statement: a power of two, because each number is a statement of its own that is
+/// parsed the first time, and remembered.
+fn chunk(rows: usize) -> usize {
+    rows.checked_ilog2().map_or(0, |power| CHUNK.min(1 << power))
+}
+
+impl From<&Self> for Settlement {
+    fn from(settlement: &Self) -> Self {
+        settlement.clone()
     }
 }
 
@@ -90,39 +101,48 @@ enum AlreadyThere {
 }
 
 /// A settlement with what it is charged in the end.
-struct Charged<'a> {
-    record: &'a RequestRecord,
+struct Charged {
+    record: RequestRecord,
     kind: Charge,
     nano: i64,
 }
 
-impl<'a> Charged<'a> {
-    fn new(settlement: &'a Settlement) -> Self {
-        let nano = settlement.record.cost_nano.max(0);
-        let (kind, nano) = match settlement.charge {
+impl Charged {
+    fn new(Settlement { record, charge }: Settlement) -> Self {
+        let nano = record.cost_nano.max(0);
+        let (kind, nano) = match charge {
             Charge::Credits if nano > 0 => (Charge::Credits, nano),
             Charge::Free => (Charge::Free, 0),
             Charge::Credits | Charge::Nothing => (Charge::Nothing, 0),
         };
-        Self { record: &settlement.record, kind, nano }
+        Self { record, kind, nano }
     }
 }
 
+fn charged<S>(batch: &[S]) -> Vec<Charged>
+where
+    for<'a> Settlement: From<&'a S>,
+{
+    batch.iter().map(|settlement| Charged::new(settlement.into())).collect()
+}
+
 /// Takes what everybody owes from their balances; where there is less, lowers the charges to it, first come, first served.
-async fn take(db: &DatabaseTransaction, charges: &mut [Charged<'_>]) -> Result<BTreeSet<String>, StoreError> {
-    let mut owed: HashMap<&str, (i64, i32)> = HashMap::new();
+async fn take(db: &DatabaseTransaction, charges: &mut [Charged]) -> Result<BTreeSet<String>, StoreError> {
+    let mut owed: HashMap<String, (i64, i32)> = HashMap::new();
     for charged in charges.iter().filter(|charged| charged.kind != Charge::Nothing) {
-        let (nano, free) = owed.entry(&charged.record.user).or_default();
+        let (nano, free) = match owed.get_mut(&charged.record.user) {
+            Some(sums) => sums,
+            None => owed.entry(charged.record.user.clone()).or_default(),
+        };
         *nano = nano.saturating_add(charged.nano);
         *free += i32::from(charged.kind == Charge::Free);
     }
     let mut lowered = BTreeSet::new();
     for (user, (nano, free)) in owed {
-        if balances::take(db, user, nano, free).await? {
+        if balances::take(db, &user, nano, free).await? {
             continue;
         }
-        lowered.insert(user.to_owned());
-        let (balance, free_left) = balances::read(db, user).await?;
+        let (balance, free_left) = balances::read(db, &user).await?;
         let (mut left, mut free_now) = (balance, free_left);
         for charged in charges.iter_mut().filter(|charged| charged.record.user == user) {
             charged.nano = charged.nano.min(left);
@@ -134,32 +154,37 @@ async fn take(db: &DatabaseTransaction, charges: &mut [Charged<'_>]) -> Result<B
                 Charge::Credits | Charge::Nothing => {}
             }
         }
-        balances::take(db, user, balance - left, free_left - free_now).await?;
+        balances::take(db, &user, balance - left, free_left - free_now).await?;
+        lowered.insert(user);
     }
     Ok(lowered)
 }
 
-/// What keys have spent in which windows. A request counts in the windows of its arrival.
-fn spent<'a>(charges: &[Charged<'a>]) -> BTreeMap<(&'a str, SpendingWindow, String), i64> {
-    let mut spent = BTreeMap::new();
+/// Adds what keys have spent. A request counts in the windows of its arrival, and under the key that its own counts as.
+async fn spend(db: &DatabaseTransaction, charges: &[Charged]) -> Result<(), StoreError> {
+    let mut spent: BTreeMap<(&str, i64), i64> = BTreeMap::new();
     for charged in charges.iter().filter(|charged| charged.nano > 0) {
+        let sum = spent.entry((&charged.record.key, charged.record.time.div_euclid(DAY_MS))).or_default();
+        *sum = sum.saturating_add(charged.nano);
+    }
+    for ((key, day), nano) in spent {
+        let counts_as = api_keys::counts_as(db, key).await?;
         for window in SpendingWindow::ALL {
-            let sum: &mut i64 = spent.entry((charged.record.key.as_str(), window, window.bucket(charged.record.time))).or_default();
-            *sum = sum.saturating_add(charged.nano);
+            spending::add(db, &counts_as, window, &window.bucket(day * DAY_MS), nano).await?;
         }
     }
-    spent
+    Ok(())
 }
 
 /// Those of the requests that are in the database already, as a record or as an entry of the ledger.
-async fn known(db: &DatabaseTransaction, batch: &[&Settlement]) -> Result<BTreeSet<String>, StoreError> {
+async fn known(db: &DatabaseTransaction, batch: &[Charged]) -> Result<BTreeSet<String>, StoreError> {
     let mut known = BTreeSet::new();
     for chunk in batch.chunks(CHUNK) {
         for sql in ["SELECT id FROM requests WHERE id IN (", "SELECT idempotency_key FROM ledger WHERE idempotency_key IN ("] {
             let mut sql = sql.to_owned();
             placeholders(db.get_database_backend(), &mut sql, 1, chunk.len());
             sql.push(')');
-            let ids = chunk.iter().map(|settlement| Value::from(settlement.record.id.clone()));
+            let ids = chunk.iter().map(|charged| Value::from(charged.record.id.clone()));
             for row in db.query_all_raw(Statement::from_sql_and_values(db.get_database_backend(), sql, ids)).await? {
                 known.insert(row.try_get_by_index::<String>(0)?);
             }
@@ -169,39 +194,40 @@ async fn known(db: &DatabaseTransaction, batch: &[&Settlement]) -> Result<BTreeS
 }
 
 /// By hand and not through the query builder, which takes longer than the database: this is the busiest statement of all.
-async fn insert_requests(db: &DatabaseTransaction, chunk: &[Charged<'_>]) -> Result<u64, StoreError> {
+async fn insert_requests(db: &DatabaseTransaction, rows: impl ExactSizeIterator<Item = Charged> + Send) -> Result<u64, StoreError> {
     const COLUMNS: usize = 19;
-    let mut values: Vec<Value> = Vec::with_capacity(chunk.len() * COLUMNS);
-    for Charged { record, nano, .. } in chunk {
+    let count = rows.len();
+    let mut values: Vec<Value> = Vec::with_capacity(count * COLUMNS);
+    for Charged { record, nano, .. } in rows {
         values.extend::<[Value; COLUMNS]>([
-            record.id.clone().into(),
+            record.id.into(),
             record.time.into(),
-            record.model.clone().into(),
-            record.operation.clone().into(),
-            record.device.clone().into(),
-            record.provider.clone().into(),
+            record.model.into(),
+            record.operation.into(),
+            record.device.into(),
+            record.provider.into(),
             record.input_tokens.into(),
             record.output_tokens.into(),
-            (*nano).into(),
-            record.user.clone().into(),
-            record.project.clone().into(),
-            record.key.clone().into(),
+            nano.into(),
+            record.user.into(),
+            record.project.into(),
+            record.key.into(),
             record.latency_ms.into(),
             record.first_token_ms.into(),
             record.stream.into(),
             record.status.into(),
-            record.outcome.clone().into(),
+            record.outcome.into(),
             record.estimated.into(),
-            record.prices.clone().into(),
+            record.prices.into(),
         ]);
     }
     let columns = "id, time, model, operation, device, provider, input_tokens, output_tokens, cost_nano, \"user\", project, key, \
                    latency_ms, first_token_ms, stream, status, outcome, estimated, prices";
-    let sql = insert(db.get_database_backend(), "requests", columns, COLUMNS, chunk.len(), values);
+    let sql = insert(db.get_database_backend(), "requests", columns, COLUMNS, count, values);
     Ok(db.execute_raw(sql).await?.rows_affected())
 }
 
-async fn insert_entries(db: &DatabaseTransaction, chunk: &[&Charged<'_>]) -> Result<u64, StoreError> {
+async fn insert_entries(db: &DatabaseTransaction, chunk: &[&Charged]) -> Result<u64, StoreError> {
     const COLUMNS: usize = 8;
     let mut values: Vec<Value> = Vec::with_capacity(chunk.len() * COLUMNS);
     for Charged { record, kind, nano } in chunk {

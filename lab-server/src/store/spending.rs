@@ -1,12 +1,15 @@
 //! What each key has spent: today, this month and ever, in UTC. Limits are checked against it.
+//!
+//! Keys that came in each other's place are one here, counted under the first of them: so replacing a key loosens no limit, also
+//! not while both are taken.
 
 use sea_orm::{ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, EntityTrait, ExprTrait, QueryFilter, sea_query};
 use serde::Serialize;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, api_keys};
 use crate::{account::api_key::Kid, calendar};
 
-const DAY_MS: i64 = 86_400_000;
+pub(super) const DAY_MS: i64 = 86_400_000;
 
 /// A time over which spending is added up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -58,7 +61,7 @@ pub struct Spent {
 }
 
 impl Store {
-    /// What a key has spent in the windows that hold this time.
+    /// What a key has spent in the windows that hold this time, with all those in whose place it came.
     ///
     /// # Errors
     /// When the database fails.
@@ -70,13 +73,14 @@ impl Store {
                 .add(entity::Column::Bucket.eq(window.bucket(time_ms)));
             windows = windows.add(this);
         }
-        let rows = entity::Entity::find().filter(entity::Column::Kid.eq(kid.to_string())).filter(windows).all(&self.db).await?;
+        let counts_as = api_keys::counts_as(&self.db, &kid.to_string()).await?;
+        let rows = entity::Entity::find().filter(entity::Column::Kid.eq(counts_as)).filter(windows).all(&self.db).await?;
         let of = |window: SpendingWindow| rows.iter().find(|row| row.window == window.as_str()).map_or(0, |row| row.spent_nano);
         Ok(Spent { day: of(SpendingWindow::Day), month: of(SpendingWindow::Month), total: of(SpendingWindow::Total) })
     }
 }
 
-/// Adds to what a key has spent in a window.
+/// Adds to what is counted under a key in a window.
 pub(super) async fn add(
     db: &impl ConnectionTrait,
     kid: &str,
@@ -95,21 +99,6 @@ pub(super) async fn add(
         .value(entity::Column::SpentNano, sum)
         .to_owned();
     entity::Entity::insert(row).on_conflict(or_more).exec_without_returning(db).await?;
-    Ok(())
-}
-
-/// Lets a new key begin with what the one in whose place it comes has spent, so that replacing a key loosens no limit.
-pub(super) async fn carry_over(db: &impl ConnectionTrait, from: Kid, to: Kid) -> Result<(), StoreError> {
-    let rows = entity::Entity::find().filter(entity::Column::Kid.eq(from.to_string())).all(db).await?;
-    for row in rows {
-        let row = entity::ActiveModel {
-            kid: Set(to.to_string()),
-            window: Set(row.window),
-            bucket: Set(row.bucket),
-            spent_nano: Set(row.spent_nano),
-        };
-        entity::Entity::insert(row).exec_without_returning(db).await?;
-    }
     Ok(())
 }
 

@@ -242,7 +242,10 @@ async fn a_key_is_shown_once_changed_rotated_and_revoked() {
     let again = lab.ask(&manager, "POST", &format!("/api/keys/{}/rotate", kid(&new)), None).await;
     assert_eq!((again.status, models(&new).await), (StatusCode::CREATED, StatusCode::UNAUTHORIZED));
     let newest = again.json()["key"].as_str().unwrap().to_owned();
-    assert_eq!(code(&lab.ask(&manager, "POST", &format!("{path}/rotate"), Some(json!({ "x": 1 }))).await), refused(400, "invalid_body"));
+    assert_eq!(
+        code(&lab.ask(&manager, "POST", &format!("{path}/rotate"), Some(json!({ "x": 1 }))).await),
+        refused(400, "invalid_body")
+    );
     for old in [&key, &newest] {
         // With the answer it is no longer taken: no waiting in between.
         assert_eq!(lab.ask(&manager, "DELETE", &format!("/api/keys/{}", kid(old)), None).await.status, StatusCode::NO_CONTENT);
