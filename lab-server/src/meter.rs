@@ -311,10 +311,13 @@ impl Inner {
         let (input, output) = (record.input_tokens.unwrap_or_default(), record.output_tokens.unwrap_or_default());
         let (taken, used) = reservation.map_or((0, 0), |reservation| (reservation.tokens, input + output));
         key.buckets.leave(taken, used);
+        // A picture or vectors have no tokens that pass; who has had some of them has had something.
+        let left_in_the_middle =
+            record.outcome == RecordOutcome::Cancelled && record.status < 400 && record.first_byte_ms.is_some();
         let ended = Ended {
             cost_nano: record.cost_nano,
             arrived_ms: millis(record.time),
-            came_to_something: output > 0 || record.outcome == RecordOutcome::Complete,
+            came_to_something: output > 0 || record.outcome == RecordOutcome::Complete || left_in_the_middle,
         };
         self.money.settle(key.payer, &key.terms.spending, reservation, ended)
     }

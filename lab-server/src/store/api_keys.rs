@@ -89,6 +89,10 @@ impl Store {
             .await?;
         let Some((key, project, user)) = found else { return Ok(None) };
         let (project, user) = project.zip(user).ok_or(StoreError::Corrupt("api key"))?;
+        // A key that was being made while its project went opens nothing.
+        if project.deleted_at.is_some() {
+            return Ok(None);
+        }
         let owner = KeyOwner { key: kid, project: id(&project.id, "project id")?, user: id(&user.id, "user id")? };
         Ok(Some(ValidKey {
             owner,

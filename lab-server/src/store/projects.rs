@@ -233,6 +233,8 @@ mod tests {
         assert!(store.valid_key(key.kid()).await.unwrap().is_some());
         assert_eq!(store.delete_project(ada, project.id).await.unwrap(), epoch + 2);
         assert!(store.valid_key(key.kid()).await.unwrap().is_none());
+        let (late, _) = create_key(store, project.id, "late", KeyTerms::default()).await.unwrap();
+        assert!(store.valid_key(late.kid()).await.unwrap().is_none());
         assert_eq!(store.projects(ada).await.unwrap().len(), 1);
         store.add_project(ada, "renamed").await.unwrap();
     }
