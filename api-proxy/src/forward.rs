@@ -196,13 +196,18 @@ impl<M: Meter, B: Bridges> Proxy<M, B> {
         let streamed = streams(endpoint, &asked);
         entry.note_stream(streamed);
         let in_path = in_path.map(unescaped);
-        if let (Some(in_path), Some(in_body)) = (&in_path, &asked.model)
-            && !self.cloud.is_same(in_path, in_body)
-        {
+        let name = in_path.as_deref().or(asked.model.as_deref());
+        // Azure's own clients name a deployment in the path and anything in the body, which Azure then does not read. Whoever else
+        // was asked would run what the body names, and the path's model would be paid for.
+        let differs = match (&in_path, &asked.model) {
+            (Some(in_path), Some(in_body)) => !self.cloud.is_same(in_path, in_body),
+            _ => false,
+        };
+        let wanted = route::wanted(endpoint.protocol(), name)?;
+        if differs && (endpoint.protocol() != Protocol::Openai || matches!(wanted, Wanted::Local(_))) {
             return Err(ProxyError::ModelMismatch);
         }
-        let name = in_path.as_deref().or(asked.model.as_deref());
-        match route::wanted(endpoint.protocol(), name)? {
+        match wanted {
             Wanted::Local(local) => {
                 let operation = endpoint.operation().ok_or(ProxyError::NotForLocal)?;
                 self.ask_workstation(operation, &local, streamed, admitted, content, entry).await
@@ -211,7 +216,7 @@ impl<M: Meter, B: Bridges> Proxy<M, B> {
                 let order = CloudOrder {
                     endpoint,
                     name,
-                    addressing: addressing(head.uri.path(), endpoint, &asked),
+                    addressing: addressing(head.uri.path(), endpoint, differs || asked.model.is_none()),
                     query: head.uri.query(),
                     headers: &head.headers,
                     terms: asked.terms,
@@ -330,10 +335,10 @@ impl<M: Meter, B: Bridges> Proxy<M, B> {
 const PROJECT: &str = "x-1k4-project";
 
 /// What the path says that a provider's path must say as well.
-fn addressing(path: &str, endpoint: Endpoint, asked: &Asked) -> Addressing {
+fn addressing(path: &str, endpoint: Endpoint, only_in_path: bool) -> Addressing {
     match endpoint.protocol() {
         Protocol::Gemini if path.starts_with(MODEL_PATH) => Addressing::GeminiStable,
-        Protocol::Openai if path.starts_with(DEPLOYMENTS_PATH) && asked.model.is_none() => Addressing::Deployment,
+        Protocol::Openai if path.starts_with(DEPLOYMENTS_PATH) && only_in_path => Addressing::Deployment,
         Protocol::Openai | Protocol::Anthropic | Protocol::Gemini | Protocol::Ollama => Addressing::Usual,
     }
 }

@@ -768,8 +768,12 @@ async fn counting_tokens_is_free() {
 
 #[tokio::test]
 async fn what_is_paid_for_is_what_runs() {
+    // There is no channel here that would read the path and not the body.
+    let deployment = "/openai/deployments/gpt-5.4-mini/chat/completions";
+    let world = World::new([]).await;
+    let response = world.post(deployment, r#"{"model":"gpt-5.5","messages":[]}"#).await;
+    assert_eq!((response.status().as_u16(), world.provider.contacts()), (404, 0));
     for (path, body) in [
-        ("/openai/deployments/gpt-5.4-mini/chat/completions", r#"{"model":"gpt-5.5","messages":[]}"#),
         ("/openai/deployments/local%2Fa/chat/completions", r#"{"model":"gpt-5.5","messages":[]}"#),
         ("/v1beta/models/gemini-2.5-flash:generateContent", r#"{"model":"models/gemini-3.1-pro-preview"}"#),
     ] {
