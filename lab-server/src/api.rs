@@ -5,11 +5,28 @@
 //! a decimal string both ways.
 
 mod account;
+mod agents;
+mod assistant;
+mod conversations;
+mod devices;
+mod farewell;
+mod files;
+mod folders;
+mod identities;
 mod keys;
+mod models;
+mod operations;
 mod principal;
 mod projects;
 mod requests;
+mod runs;
+mod search;
+mod session;
+mod sessions;
+mod sign_in;
 mod table;
+mod tasks;
+mod transparency;
 mod usage;
 
 use std::{net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
@@ -26,12 +43,13 @@ use http::{HeaderValue, header};
 use serde::Serialize;
 use utoipa::{
     Modify, OpenApi, ToSchema,
-    openapi::security::{Http, HttpAuthScheme, SecurityScheme},
+    openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme},
 };
 
 pub(crate) use account::EntryView;
 pub(crate) use keys::KeyView;
 pub use principal::Principal;
+pub use session::Session;
 pub(crate) use usage::SumView;
 
 use crate::{
@@ -78,7 +96,8 @@ impl Api {
 
     /// All its routes.
     pub fn router(self) -> Router {
-        Router::new()
+        let parts = PARTS.iter().fold(Router::new(), |all, (routes, _)| all.merge(routes()));
+        parts
             .route("/api/projects", get(projects::list).post(projects::create))
             .route("/api/projects/{id}", get(projects::show).patch(projects::change).delete(projects::delete))
             .route("/api/projects/{id}/keys", get(keys::list).post(keys::create))
@@ -98,6 +117,29 @@ impl Api {
             .with_state(self)
     }
 }
+
+/// A part's routes and their description.
+type Part = (fn() -> Router<Api>, fn() -> utoipa::openapi::OpenApi);
+
+/// The parts that people use through the web app.
+const PARTS: [Part; 16] = [
+    (sign_in::routes, sign_in::description),
+    (sessions::routes, sessions::description),
+    (identities::routes, identities::description),
+    (devices::routes, devices::description),
+    (conversations::routes, conversations::description),
+    (folders::routes, folders::description),
+    (search::routes, search::description),
+    (files::routes, files::description),
+    (tasks::routes, tasks::description),
+    (runs::routes, runs::description),
+    (agents::routes, agents::description),
+    (models::routes, models::description),
+    (operations::routes, operations::description),
+    (assistant::routes, assistant::description),
+    (farewell::routes, farewell::description),
+    (transparency::routes, transparency::description),
+];
 
 /// Counts before anything else: whoever guesses keys or tries to wear the database out is stopped by address.
 async fn ration(State(Api(api)): State<Api>, Extension(Peer(peer)): Extension<Peer>, request: Request, next: Next) -> Response {
@@ -153,7 +195,9 @@ pub(crate) struct Page<T> {
 /// # Errors
 /// When it cannot be written, which a test rules out.
 pub fn document() -> Result<String, serde_json::Error> {
-    let mut text = Description::openapi().to_pretty_json()?;
+    let mut description = Description::openapi();
+    PARTS.iter().for_each(|(_, part)| description.merge(part()));
+    let mut text = description.to_pretty_json()?;
     text.push('\n');
     Ok(text)
 }
@@ -196,5 +240,6 @@ impl Modify for Security {
     fn modify(&self, description: &mut utoipa::openapi::OpenApi) {
         let components = description.components.get_or_insert_default();
         components.add_security_scheme("key", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+        components.add_security_scheme("session", SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::new(session::COOKIE))));
     }
 }

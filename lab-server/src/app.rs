@@ -95,8 +95,7 @@ impl App {
     pub async fn build(config: &Config, bound: SocketAddr) -> Result<Self, BuildError> {
         let origin = config.origin(bound);
         let identity = certificate::load(&config.tls, &config.data_dir, origin.host())?;
-        let store = Store::open(&config.database).await?.with_free_requests(config.free_requests);
-        store.migrate().await?;
+        let store = Store::of(config).await?;
         let revocations = Revocations::follow(store.clone()).await?;
         let catalogue = Arc::new(providers::catalogue(&config.providers).map_err(ProviderError::from)?);
         let channels = providers::open(&config.providers).await?;

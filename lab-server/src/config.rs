@@ -21,7 +21,7 @@ use providers::Providers;
 
 pub use document::Mistake;
 
-use crate::{edge::Limits, gateway::pairing::Terms, meter::DefaultRates, store::Rates};
+use crate::{edge::Limits, gateway::pairing::Terms, meter::DefaultRates, store::Rates, vault::MasterSource};
 
 /// Name of the configuration file.
 pub const FILE_NAME: &str = "1k4-lab.toml";
@@ -37,6 +37,14 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The SQLite file.
     pub database: PathBuf,
+    /// Holds the keys that everything is sealed under, themselves wrapped.
+    pub keystore: PathBuf,
+    /// Where the master key lies.
+    pub master: MasterSource,
+    /// What people upload, sealed: a folder.
+    pub blobs: PathBuf,
+    /// What running answers have said since the database last heard of them: a folder.
+    pub tails: PathBuf,
     /// Where to listen; port 0 lets the system choose.
     pub listen: SocketAddr,
     /// The address that people and bridges know; `None` stands for `https://localhost` and the port that was bound.
@@ -66,6 +74,10 @@ impl Config {
         let data_dir = data_dir.into();
         Self {
             database: data_dir.join("lab.sqlite"),
+            keystore: data_dir.join("keystore.sqlite"),
+            master: MasterSource::Own(data_dir.join("master.key")),
+            blobs: data_dir.join("blobs"),
+            tails: data_dir.join("runs"),
             data_dir,
             listen: DEFAULT_LISTEN,
             public_url: None,

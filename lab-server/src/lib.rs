@@ -13,12 +13,15 @@ mod credits;
 pub mod edge;
 pub mod error;
 pub mod gateway;
+pub mod lab;
 pub mod meter;
 pub mod metrics;
 mod operator;
 pub mod providers;
+mod random;
 pub mod router;
 pub mod store;
+pub mod vault;
 
 use std::net::SocketAddr;
 

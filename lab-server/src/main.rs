@@ -153,9 +153,7 @@ fn keep_memory_private() {
 fn keep_memory_private() {}
 
 async fn migrated(config: &Config) -> anyhow::Result<Store> {
-    let store = Store::open(&config.database).await?.with_free_requests(config.free_requests);
-    store.migrate().await?;
-    Ok(store)
+    Ok(Store::of(config).await?)
 }
 
 /// Ends at SIGINT or SIGTERM (Windows: Ctrl-C).

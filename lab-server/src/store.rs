@@ -44,6 +44,11 @@ pub use settlements::{Charge, Settlement};
 pub use spending::{SpendingWindow, Spent};
 pub use users::User;
 
+use crate::{
+    config::Config,
+    vault::{Vault, VaultError},
+};
+
 /// How long a statement waits for another process's write. The `admin` command and the server share the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections: readers in WAL mode do not wait for the writer, and SQLite has one writer anyway.
@@ -53,6 +58,8 @@ const CONNECTIONS: u32 = 8;
 #[derive(Debug, Clone)]
 pub struct Store {
     db: DatabaseConnection,
+    /// Seals what people call theirs.
+    vault: Vault,
     /// What a new account begins with.
     free_requests: i32,
 }
@@ -83,6 +90,9 @@ pub enum StoreError {
     /// A row holds what no version of this program wrote.
     #[error("the database holds an invalid {0}; restore it from a backup")]
     Corrupt(&'static str),
+    /// Something that is sealed does not open, or cannot be sealed.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
 }
 
 impl Store {
@@ -90,7 +100,7 @@ impl Store {
     ///
     /// # Errors
     /// When the file cannot be made or is not a database.
-    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+    pub async fn open(path: &Path, vault: Vault) -> Result<Self, StoreError> {
         let in_file = |source| StoreError::File { path: path.to_owned(), source };
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             make_private_dir(folder).map_err(in_file)?;
@@ -110,13 +120,21 @@ impl Store {
                 .pragma("secure_delete", "ON")
                 .pragma("temp_store", "MEMORY")
         });
-        Ok(Self { db: Database::connect(options).await?, free_requests: FREE_REQUESTS })
+        Ok(Self { db: Database::connect(options).await?, vault, free_requests: FREE_REQUESTS })
     }
 
-    /// The same with another number of free requests for those who come from now on.
-    #[must_use]
-    pub fn with_free_requests(self, free_requests: u32) -> Self {
-        Self { free_requests: i32::try_from(free_requests).unwrap_or(i32::MAX), ..self }
+    /// The store of a Lab that is configured so, migrated.
+    ///
+    /// # Errors
+    /// When the master key, the keystore or the database cannot be used.
+    pub async fn of(config: &Config) -> Result<Self, StoreError> {
+        let vault = Vault::open(&config.keystore, &config.master).await?;
+        let store = Self {
+            free_requests: i32::try_from(config.free_requests).unwrap_or(i32::MAX),
+            ..Self::open(&config.database, vault).await?
+        };
+        store.migrate().await?;
+        Ok(store)
     }
 
     /// Brings the tables up to this version.
@@ -132,7 +150,14 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn close(self) -> Result<(), StoreError> {
-        Ok(self.db.close().await?)
+        self.db.close().await?;
+        Ok(self.vault.close().await?)
+    }
+
+    /// What seals and opens the rows.
+    #[must_use]
+    pub fn vault(&self) -> &Vault {
+        &self.vault
     }
 
     /// A transaction that takes the write lock first thing: one that reads first would fail, not wait, when another wrote meanwhile.
@@ -160,7 +185,7 @@ pub(crate) fn make_private_dir(path: &Path) -> std::io::Result<()> {
 }
 
 /// Makes an empty file that only this user can read, where there is none.
-fn make_private_file(path: &Path) -> std::io::Result<()> {
+pub(crate) fn make_private_file(path: &Path) -> std::io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.append(true).create(true);
     #[cfg(unix)]
@@ -208,6 +233,7 @@ pub(crate) mod scratch {
     use std::path::PathBuf;
 
     use super::Store;
+    use crate::vault::{MasterSource, Vault};
 
     pub(crate) struct Scratch {
         pub(crate) store: Store,
@@ -217,9 +243,16 @@ pub(crate) mod scratch {
     impl Scratch {
         pub(crate) async fn new() -> Self {
             let dir = std::env::temp_dir().join(format!("1k4-store-{}", wire::RequestId::random()));
-            let store = Store::open(&dir.join("lab.sqlite")).await.unwrap();
+            let store = Self::open(&dir).await;
             store.migrate().await.unwrap();
             Self { store, dir }
+        }
+
+        /// The same files once more, as another process would open them.
+        pub(crate) async fn open(dir: &std::path::Path) -> Store {
+            let master = MasterSource::Own(dir.join("master.key"));
+            let vault = Vault::open(&dir.join("keystore.sqlite"), &master).await.unwrap();
+            Store::open(&dir.join("lab.sqlite"), vault).await.unwrap()
         }
     }
 
@@ -248,10 +281,12 @@ mod tests {
         assert_eq!(mode(&scratch.dir), 0o700);
         let mut files = 0;
         for file in std::fs::read_dir(&scratch.dir).unwrap() {
-            assert_eq!(mode(&file.unwrap().path()), 0o600);
+            let file = file.unwrap().path();
+            let expected = if file.ends_with("master.key") { 0o400 } else { 0o600 };
+            assert_eq!(mode(&file), expected, "{}", file.display());
             files += 1;
         }
-        // The database, its log and the log's index.
-        assert_eq!(files, 3);
+        // Database and keystore, each with its log and the log's index, and the master key.
+        assert_eq!(files, 7);
     }
 }

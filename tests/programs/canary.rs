@@ -15,7 +15,10 @@ use journeys::{
     programs::{PATIENCE, Pair, Service},
     world::eventually,
 };
-use lab_server::store::{RequestRecord, Store};
+use lab_server::{
+    Config,
+    store::{RequestRecord, Store},
+};
 use rustix::process::Signal;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
@@ -315,7 +318,7 @@ fn contains(bytes: &[u8], text: &str) -> bool {
 async fn records(pair: &Pair) -> Vec<RequestRecord> {
     let users = pair.lab.admin(&["users", "list"]);
     let user = users[0]["id"].as_str().expect("a user").parse().expect("an id");
-    let store = Store::open(&pair.lab.machine.home().join(".local/share/1k4-lab/lab.sqlite")).await.expect("the database");
+    let store = Store::of(&Config::in_dir(pair.lab.machine.home().join(".local/share/1k4-lab"))).await.expect("the database");
     let mut records = store.requests(user).await.expect("the records");
     store.close().await.expect("the database closes");
     // The test itself lists models, to see whether they are there.

@@ -19,7 +19,10 @@ use journeys::{
     fake_provider::FakeProvider,
     programs::{Lab, Machine, PATIENCE, test_dir, until},
 };
-use lab_server::store::{Store, User};
+use lab_server::{
+    Config,
+    store::{Store, User},
+};
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -100,7 +103,7 @@ impl House {
     async fn close(self, crowd: &Crowd) -> (Books, Tally) {
         self.lab.service().signal(Signal::TERM);
         assert_eq!(self.lab.service().wait(), Some(0), "{}", self.lab.service().err());
-        let store = Store::open(&data_dir(&self.lab.machine).join("lab.sqlite")).await.expect("the database");
+        let store = Store::of(&Config::in_dir(data_dir(&self.lab.machine))).await.expect("the database");
         let mut people: Vec<(User, i64)> = Vec::new();
         for user in store.users().await.expect("the people") {
             let given = if user.name == "ada" { GIVEN } else { 0 };

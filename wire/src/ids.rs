@@ -92,6 +92,55 @@ random_id!(
     RequestId, "req_", "request"
 );
 
+random_id!(
+    /// One conversation with models, a tree of messages.
+    ConversationId, "cnv_", "conversation"
+);
+random_id!(
+    /// One message of a conversation.
+    MessageId, "msg_", "message"
+);
+random_id!(
+    /// One folder that a person keeps conversations in.
+    FolderId, "fld_", "folder"
+);
+random_id!(
+    /// One file of a project, whatever its version.
+    FileId, "fil_", "file"
+);
+random_id!(
+    /// One stored content of files, encrypted.
+    BlobId, "blb_", "blob"
+);
+random_id!(
+    /// One task on a project's board.
+    TaskId, "tsk_", "task"
+);
+random_id!(
+    /// One answer or one agent's work, from its start to its end.
+    RunId, "run_", "run"
+);
+random_id!(
+    /// One question of a run to its owner.
+    ApprovalId, "apr_", "approval"
+);
+random_id!(
+    /// One remembered answer to such questions.
+    RuleId, "rul_", "rule"
+);
+random_id!(
+    /// One MCP server that a project's agents may use.
+    ToolServerId, "srv_", "tool server"
+);
+random_id!(
+    /// One browser that somebody is signed in with, whatever token it holds now.
+    SessionId, "ses_", "session"
+);
+random_id!(
+    /// One way in which a person signs in.
+    IdentityId, "idn_", "identity"
+);
+
 impl RequestId {
     /// A fresh one for a request that came at that time: 48 bits of milliseconds since 1970, then 80 random ones, as in a UUID of
     /// version 7.

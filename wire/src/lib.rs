@@ -14,5 +14,8 @@ pub mod relay;
 pub mod stream;
 
 pub use content::Content;
-pub use ids::{DeviceId, ProjectId, RelayId, RequestId, UserId};
+pub use ids::{
+    ApprovalId, BlobId, ConversationId, DeviceId, FileId, FolderId, IdentityId, MessageId, ProjectId, RelayId, RequestId, RuleId,
+    RunId, SessionId, TaskId, ToolServerId, UserId,
+};
 pub use model::{LocalModel, ModelName};

@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use crate::random::random_bytes;
+
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 /// Characters of a key's id: 71 bits, so that ids do not collide.
 const KID_LEN: usize = KeyId::LEN;
@@ -250,17 +252,6 @@ fn random_base62(len: usize) -> String {
 #[expect(clippy::expect_used, reason = "base 62 of the right length is a key id")]
 fn random_kid() -> Kid {
     Kid(random_base62(KID_LEN).parse().expect("base 62 of the right length is a key id"))
-}
-
-/// From the operating system's generator.
-///
-/// # Panics
-/// When the operating system has no randomness to give: nothing that follows would be safe.
-#[expect(clippy::expect_used, reason = "nothing that follows would be safe")]
-pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).expect("the operating system gives randomness");
-    bytes
 }
 
 /// A key with the id of one and the secret of another, well-formed.

@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(revocations.current(), Some(before));
 
         // A connection of its own, as another process would have.
-        let elsewhere = Store::open(&scratch.dir.join("lab.sqlite")).await.unwrap();
+        let elsewhere = Scratch::open(&scratch.dir).await;
         elsewhere.revoke_device(owner, device).await.unwrap();
         tokio::time::timeout(Duration::from_secs(5), epoch.changed()).await.unwrap().unwrap();
         assert_eq!(*epoch.borrow_and_update(), before + 1);

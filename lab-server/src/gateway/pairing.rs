@@ -23,10 +23,10 @@ use sha2::{Digest, Sha256};
 use wire::pairing::{CODE_ALPHABET, CODE_LEN, DeviceGrant, DeviceRequest, Paired, TokenError, TokenErrorCode, TokenRequest};
 
 use crate::{
-    account::api_key::random_bytes,
     config::Origin,
     edge::peer::Peer,
     error::ApiError,
+    random::random_bytes,
     store::{NewPairing, PairingState, Store, StoreError, now_ms},
 };
 use attempts::{Budget, Lockout};

@@ -259,7 +259,7 @@ async fn a_key_is_cut_off_by_other_processes_by_its_projects_end_and_by_its_expi
         let admitted = world.meter.admit(Shown::new(world.key.reveal()), CHAT).await.unwrap();
         assert!(!admitted.leash.is_cancelled());
         // A connection of its own, as another process would have.
-        let elsewhere = Store::open(&world.scratch.dir.join("lab.sqlite")).await.unwrap();
+        let elsewhere = Scratch::open(&world.scratch.dir).await;
         let text = world.key.reveal().to_owned();
         end(elsewhere, world.user, world.project, world.key).await.unwrap();
         tokio::time::timeout(Duration::from_secs(1), admitted.leash.cancelled()).await.unwrap();

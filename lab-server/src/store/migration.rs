@@ -1,5 +1,7 @@
 //! The tables, and the order in which they came to be. A migration that has been released is never edited.
 
+mod lab;
+
 use sea_orm_migration::{
     prelude::*,
     schema::{big_integer, big_integer_null, big_pk_auto, binary, boolean, integer, string, string_null},
@@ -10,7 +12,7 @@ pub(super) struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(First), Box::new(Proxy), Box::new(Replacements)]
+        vec![Box::new(First), Box::new(Proxy), Box::new(Replacements), Box::new(lab::Lab)]
     }
 }
 
@@ -279,12 +281,12 @@ mod tests {
     use sea_orm_migration::MigratorTrait;
 
     use super::*;
-    use crate::store::{Balance, KeyTerms, Store};
+    use crate::store::{Balance, KeyTerms, scratch::Scratch};
 
     #[tokio::test]
     async fn what_was_there_before_money_has_its_defaults() {
         let dir = std::env::temp_dir().join(format!("1k4-store-{}", wire::RequestId::random()));
-        let store = Store::open(&dir.join("lab.sqlite")).await.unwrap();
+        let store = Scratch::open(&dir).await;
         Migrator::up(&store.db, Some(1)).await.unwrap();
         let (user, project, kid) = (wire::UserId::random(), wire::ProjectId::random(), "0123456789ab");
         for sql in [

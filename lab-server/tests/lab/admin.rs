@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use lab_server::{
+    Config,
     admin::{self, Admin, AdminError},
     gateway::pairing::Terms,
     store::Store,
@@ -17,7 +18,7 @@ struct Cli {
 
 /// Does the verb through a connection of its own, as another process would.
 async fn admin(lab: &TestLab, args: &str) -> Result<String, AdminError> {
-    let store = Store::open(&lab.dir.join("lab.sqlite")).await.unwrap();
+    let store = Store::of(&Config::in_dir(&lab.dir)).await.unwrap();
     let cli = Cli::try_parse_from(std::iter::once("admin").chain(args.split(' '))).unwrap();
     let mut out = Vec::new();
     admin::run(&store, cli.admin, Terms::default(), &mut out).await?;

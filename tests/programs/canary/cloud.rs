@@ -16,7 +16,7 @@ use journeys::{
     programs::{Lab, Machine, PATIENCE, program, test_dir},
     world::eventually,
 };
-use lab_server::store::Store;
+use lab_server::{Config, store::Store};
 use rustix::process::Signal;
 
 use super::{
@@ -227,7 +227,7 @@ impl House {
 
     /// The ids of all requests of which there are records.
     async fn records(&self) -> BTreeSet<String> {
-        let store = Store::open(&self.data_dir().join("lab.sqlite")).await.expect("the database");
+        let store = Store::of(&Config::in_dir(self.data_dir())).await.expect("the database");
         let mut ids = BTreeSet::new();
         for user in store.users().await.expect("the people") {
             ids.extend(store.requests(user.id).await.expect("the records").into_iter().map(|record| record.id));

@@ -14,7 +14,10 @@ use http_body_util::StreamBody;
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use journeys::caller::Caller;
-use lab_server::store::{Enrolment, Store};
+use lab_server::{
+    Config,
+    store::{Enrolment, Store},
+};
 use tokio_tungstenite::tungstenite::{Message, handshake::client::generate_key};
 use wire::{
     DeviceId,
@@ -35,9 +38,9 @@ struct Args {
     /// The Lab's CA.
     #[arg(long)]
     ca_file: PathBuf,
-    /// The Lab's database: the fleet enrols itself, without the ceremony.
+    /// The Lab's data folder: the fleet enrols itself, without the ceremony.
     #[arg(long)]
-    database: PathBuf,
+    data_dir: PathBuf,
     /// How many.
     #[arg(long, default_value_t = 5_000)]
     count: usize,
@@ -58,7 +61,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let port = args.lab.rsplit(':').next().and_then(|port| port.parse::<u16>().ok()).context("the Lab's origin names no port")?;
     let ca_pem = std::fs::read_to_string(&args.ca_file).context("the CA file")?;
     let caller = Caller::new(([127, 0, 0, 1], port).into(), &ca_pem, None);
-    let store = Store::open(&args.database).await.context("the Lab's database")?;
+    let store = Store::of(&Config::in_dir(args.data_dir)).await.context("the Lab's database")?;
     let owner = store.users().await?.first().context("the Lab has no user")?.id;
     let mut fleet = Vec::with_capacity(args.count);
     for number in 0..args.count {

@@ -136,8 +136,8 @@ fn fleet(programs: &Programs, quick: bool, stop: &Stop) -> anyhow::Result<Vec<Ro
     command
         .args(["--lab", &access.lab_url, "--count", &bridges.to_string(), "--ca-file"])
         .arg(&access.ca_file)
-        .arg("--database")
-        .arg(access.ca_file.with_file_name("lab.sqlite"));
+        .arg("--data-dir")
+        .args(access.ca_file.parent());
     let mut fleet = Service::start("the fleet", &mut command, access.ca_file.with_file_name("fleet.log"))?;
     let linked = format!("linked {bridges}");
     eprintln!("Linking {bridges} simulated bridges …");

@@ -25,10 +25,11 @@ use wire::{UserId, fingerprint::Fingerprint};
 use super::{Inner, PAGE_PATH, Pairing, display_code, read_code};
 use crate::{
     account::{
-        api_key::{Kid, PresentedKey, random_bytes},
+        api_key::{Kid, PresentedKey},
         authenticate,
     },
     edge::peer::Peer,
+    random::random_bytes,
     store::{self, KeyOwner, StoreError},
 };
 

@@ -1,0 +1,18 @@
+//! Every model that a person can ask, and where it is: `/api/models`.
+
+use axum::Router;
+use utoipa::OpenApi;
+
+use super::Api;
+
+pub(super) fn routes() -> Router<Api> {
+    Router::new()
+}
+
+pub(super) fn description() -> utoipa::openapi::OpenApi {
+    Description::openapi()
+}
+
+#[derive(OpenApi)]
+#[openapi()]
+struct Description;
