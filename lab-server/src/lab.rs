@@ -6,4 +6,5 @@
 
 pub mod content;
 pub mod event;
+pub mod operations;
 pub mod prompt;
