@@ -6,5 +6,6 @@
 
 pub mod content;
 pub mod event;
+pub mod models;
 pub mod operations;
 pub mod prompt;
