@@ -2,6 +2,7 @@
 
 pub mod api_key;
 pub mod revocation;
+pub mod session;
 
 use std::time::Duration;
 

@@ -29,7 +29,7 @@ mod tasks;
 mod transparency;
 mod usage;
 
-use std::{net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{net::IpAddr, num::NonZeroU32, ops::Deref, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Router,
@@ -38,7 +38,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter, clock::Clock};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter, clock::Clock as _};
 use http::{HeaderValue, header};
 use serde::Serialize;
 use utoipa::{
@@ -53,7 +53,9 @@ pub use session::Session;
 pub(crate) use usage::SumView;
 
 use crate::{
-    account::revocation::Revocations,
+    account::{revocation::Revocations, session::COOKIE},
+    clock::Clock,
+    config::Origin,
     edge::peer::{Peer, counted},
     error::{ApiError, ErrorBody},
     meter::Meter,
@@ -77,21 +79,41 @@ const SCHEMA_PATH: &str = "/api/openapi.json";
 #[derive(Clone)]
 pub struct Api(Arc<Inner>);
 
+/// What it works with.
+pub struct Parts {
+    /// What the Lab remembers.
+    pub store: Store,
+    /// How the end of keys, devices and sessions becomes known.
+    pub revocations: Revocations,
+    /// What is spent.
+    pub meter: Meter,
+    /// The address that browsers know the Lab by.
+    pub origin: Origin,
+    /// What time it is for sessions.
+    pub clock: Clock,
+}
+
 struct Inner {
-    store: Store,
-    revocations: Revocations,
-    meter: Meter,
+    parts: Parts,
     addresses: DefaultKeyedRateLimiter<IpAddr>,
 }
 
+impl Deref for Inner {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
+}
+
 impl Api {
-    /// The API over this store.
+    /// The API over these parts.
     #[must_use]
-    pub fn new(store: Store, revocations: Revocations, meter: Meter) -> Self {
+    pub fn new(parts: Parts) -> Self {
         let every = PER_ADDRESS_WINDOW / PER_ADDRESS.get();
         // A period of nothing is the only thing that has no quota.
         let quota = Quota::with_period(every).unwrap_or_else(|| Quota::per_second(PER_ADDRESS)).allow_burst(PER_ADDRESS);
-        Self(Arc::new(Inner { store, revocations, meter, addresses: RateLimiter::keyed(quota) }))
+        Self(Arc::new(Inner { parts, addresses: RateLimiter::keyed(quota) }))
     }
 
     /// All its routes.
@@ -112,6 +134,7 @@ impl Api {
             .route(SCHEMA_PATH, get(schema))
             .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
             .layer(DefaultBodyLimit::max(MAX_BODY))
+            .layer(middleware::from_fn(session::carry))
             .layer(middleware::from_fn_with_state(self.clone(), ration))
             .layer(middleware::map_response(private))
             .with_state(self)
@@ -222,7 +245,7 @@ pub fn document() -> Result<String, serde_json::Error> {
     ),
     components(schemas(ErrorBody)),
     modifiers(&Security),
-    security(("key" = [])),
+    security(("key" = []), ("session" = [])),
     tags(
         (name = "projects", description = "A project has keys, limits and sums of its own."),
         (name = "keys", description = "API keys; a key is shown once, when it is made."),
@@ -240,6 +263,6 @@ impl Modify for Security {
     fn modify(&self, description: &mut utoipa::openapi::OpenApi) {
         let components = description.components.get_or_insert_default();
         components.add_security_scheme("key", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
-        components.add_security_scheme("session", SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::new(session::COOKIE))));
+        components.add_security_scheme("session", SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::new(COOKIE))));
     }
 }

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     account::revocation::Revocations,
-    api::Api,
+    api::{self, Api},
     config::{Config, Origin},
     edge::{
         self, Limits,
@@ -109,7 +109,13 @@ impl App {
         let meter = Meter::start(store.clone(), revocations.clone(), &journal, rates, on_record).await?;
         let observed = Arc::new(Observed::new(meter.clone(), Arc::clone(&metrics)));
         let proxy = Arc::new(Proxy::new(observed, Arc::clone(&gateway), Arc::clone(&upstream), catalogue));
-        let api = Api::new(store.clone(), revocations.clone(), meter.clone());
+        let api = Api::new(api::Parts {
+            store: store.clone(),
+            revocations: revocations.clone(),
+            meter: meter.clone(),
+            origin: origin.clone(),
+            clock: config.clock.clone(),
+        });
         let router = router::routes(origin.clone(), pairing, &gateway, api, proxy);
         let (ca_pem, tls) = (identity.ca_pem, identity.tls);
         let draining = Arc::new(AtomicBool::new(false));

@@ -21,7 +21,7 @@ use providers::Providers;
 
 pub use document::Mistake;
 
-use crate::{edge::Limits, gateway::pairing::Terms, meter::DefaultRates, store::Rates, vault::MasterSource};
+use crate::{clock::Clock, edge::Limits, gateway::pairing::Terms, meter::DefaultRates, store::Rates, vault::MasterSource};
 
 /// Name of the configuration file.
 pub const FILE_NAME: &str = "1k4-lab.toml";
@@ -63,6 +63,8 @@ pub struct Config {
     pub limits: Limits,
     /// The times and counts of pairing, likewise.
     pub pairing: Terms,
+    /// What time it is for people's sessions, likewise.
+    pub clock: Clock,
     /// How long a caller is held for a bridge's return, likewise.
     pub resume_window: Duration,
 }
@@ -88,6 +90,7 @@ impl Config {
             providers: Providers::default(),
             limits: Limits::default(),
             pairing: Terms::default(),
+            clock: Clock::default(),
             resume_window: wire::relay::RESUME_WINDOW,
         }
     }

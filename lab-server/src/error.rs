@@ -32,6 +32,12 @@ pub enum ApiError {
     NotJson,
     /// No key, or none that is valid: the answer does not tell which.
     Unauthorized,
+    /// The session is over, or there never was one: the answer does not tell which.
+    SignedOut,
+    /// A page elsewhere may have sent this: the browser does not say that it was one of this Lab's.
+    Foreign,
+    /// This needs a person who has just proved who they are.
+    StepUp,
     /// The key is valid, and not for this.
     Scope {
         /// What it would need.
@@ -70,6 +76,17 @@ impl ApiError {
                 StatusCode::UNAUTHORIZED,
                 "invalid_api_key",
                 "this needs a valid API key of this lab, as `authorization: Bearer 1k4_...`",
+            ),
+            Self::SignedOut => (StatusCode::UNAUTHORIZED, "signed_out", "nobody is signed in with this browser; sign in"),
+            Self::Foreign => (
+                StatusCode::FORBIDDEN,
+                "foreign_request",
+                "this request does not come from a page of this lab; open the lab itself and do it there",
+            ),
+            Self::StepUp => (
+                StatusCode::FORBIDDEN,
+                "step_up_required",
+                "this needs a sign-in of the last ten minutes; sign in again and repeat it",
             ),
             Self::Scope { .. } => (StatusCode::FORBIDDEN, "key_scope", "this key may not do that"),
             Self::Taken => (StatusCode::CONFLICT, "taken", "there is already one of that name; choose another name"),
@@ -136,8 +153,8 @@ impl ApiError {
     #[must_use]
     pub fn for_openai_clients(self) -> Response {
         self.answer(Some(match self {
-            Self::Unauthorized => "authentication_error",
-            Self::Scope { .. } => "permission_error",
+            Self::Unauthorized | Self::SignedOut => "authentication_error",
+            Self::Scope { .. } | Self::Foreign | Self::StepUp => "permission_error",
             Self::TooManyRequests { .. } => "rate_limit_error",
             Self::Internal => "api_error",
             _ => "invalid_request_error",

@@ -8,6 +8,7 @@ pub mod api;
 pub mod app;
 mod calendar;
 pub mod check;
+pub mod clock;
 pub mod config;
 mod credits;
 pub mod edge;
@@ -33,6 +34,7 @@ pub use config::{Config, Origin};
 
 use account::revocation::Revocations;
 use app::App;
+use clock::Clock;
 use store::{Store, StoreError};
 
 /// A Lab that runs inside this process, until [`Lab::shutdown`] or until it is dropped.
@@ -50,6 +52,8 @@ pub struct Lab {
     pub store: Store,
     /// How keys and devices end.
     pub revocations: Revocations,
+    /// What time it is for sessions.
+    pub clock: Clock,
     stop: CancellationToken,
     running: Option<JoinHandle<Result<(), StoreError>>>,
 }
@@ -63,11 +67,12 @@ impl Lab {
         let listener = TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {}", config.listen))?;
         let addr = listener.local_addr()?;
         let app = App::build(&config, addr).await?;
+        let clock = config.clock.clone();
         let stop = CancellationToken::new();
         let (store, revocations) = (app.store.clone(), app.revocations.clone());
         let (origin, ca_pem, admin_addr) = (app.origin.clone(), app.ca_pem.clone(), app.admin_addr);
         let running = Some(tokio::spawn(app::serve(app, listener, stop.clone().cancelled_owned())));
-        Ok(Self { addr, origin, ca_pem, admin_addr, store, revocations, stop, running })
+        Ok(Self { addr, origin, ca_pem, admin_addr, store, revocations, clock, stop, running })
     }
 
     /// Stops accepting, drains and closes the store.

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, head
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, client::conn::http1::SendRequest};
 use hyper_util::rt::TokioIo;
+use lab_server::account::session::NewSession;
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
@@ -27,6 +28,7 @@ pub struct Caller {
     lab: SocketAddr,
     tls: Arc<ClientConfig>,
     key: Option<String>,
+    cookie: Option<String>,
 }
 
 /// An answer that is still coming. Dropping it hangs up.
@@ -65,13 +67,21 @@ impl Caller {
             .expect("TLS 1.3")
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Self { lab, tls: Arc::new(tls), key }
+        Self { lab, tls: Arc::new(tls), key, cookie: None }
     }
 
     /// The same with another key, or none.
     #[must_use]
     pub fn with_key(&self, key: Option<String>) -> Self {
         Self { key, ..self.clone() }
+    }
+
+    /// A page of the Lab's in a browser: this session's cookie, and no key.
+    #[must_use]
+    pub fn with_session(&self, new: &NewSession) -> Self {
+        let line = new.cookie();
+        let cookie = line.to_str().ok().and_then(|line| line.split(';').next()).map(str::to_owned);
+        Self { key: None, cookie, ..self.clone() }
     }
 
     /// The key.
@@ -201,6 +211,10 @@ impl Caller {
         if let Some(key) = &self.key {
             let bearer = HeaderValue::try_from(format!("Bearer {key}")).expect("a header");
             request.headers_mut().insert(header::AUTHORIZATION, bearer);
+        }
+        if let Some(cookie) = &self.cookie {
+            request.headers_mut().insert(header::COOKIE, HeaderValue::try_from(cookie).expect("a header"));
+            request.headers_mut().insert("sec-fetch-site", HeaderValue::from_static("same-origin"));
         }
         for (name, value) in headers {
             let name = HeaderName::try_from(*name).expect("a header's name");

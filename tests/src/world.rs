@@ -14,8 +14,9 @@ use bridge_core::{
 };
 use hyper_util::client::proxy::matcher::Matcher;
 use lab_server::{
-    Config as LabConfig, Lab, account,
-    store::{Enrolment, Rates, RequestRecord},
+    Config as LabConfig, Lab,
+    account::{self, session},
+    store::{Enrolment, MAIL, Rates, RequestRecord, Subject},
 };
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -136,6 +137,14 @@ impl World {
         start_bridge(&config, None, &Tuning::default())
     }
 
+    /// The owner's browser, signed in.
+    ///
+    /// # Panics
+    /// When they cannot be signed in.
+    pub async fn sign_in(&self) -> Caller {
+        self.caller.with_session(&sign_in(&self.lab, self.user).await)
+    }
+
     /// Waits until the bridge's status is as described.
     ///
     /// # Panics
@@ -173,6 +182,23 @@ impl World {
         records.retain(|record| record.operation != "models.list");
         records
     }
+}
+
+/// Signs somebody in, without the ceremony; signing in has tests of its own.
+///
+/// # Panics
+/// When they cannot be signed in.
+pub async fn sign_in(lab: &Lab, user: UserId) -> session::NewSession {
+    let now = lab.clock.now_ms();
+    let known = lab.store.identities(user).await.expect("the identities");
+    let identity = match known.first() {
+        Some(identity) => identity.id,
+        None => {
+            let subject = Subject { provider: MAIL.to_owned(), subject: format!("{user}@example.com"), email: None };
+            lab.store.add_identity(user, &subject, now).await.expect("an identity").id
+        }
+    };
+    session::open(&lab.store, user, identity, &session::Browser::of(None), now).await.expect("a session")
 }
 
 /// Waits until a bridge's status is as described.

@@ -15,7 +15,7 @@ use std::{
 
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use wire::{DeviceId, ProjectId, UserId};
+use wire::{DeviceId, ProjectId, SessionId, UserId};
 
 use crate::{
     account::{
@@ -143,6 +143,24 @@ impl Revocations {
     /// Like [`Store::delete_project`].
     pub async fn delete_project(&self, owner: UserId, project: ProjectId) -> Result<(), StoreError> {
         publish(&self.epoch, self.store.delete_project(owner, project).await?);
+        Ok(())
+    }
+
+    /// Ends one of a person's sessions, here at once and for what runs elsewhere within a heartbeat.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when the person has no such session.
+    pub async fn end_session(&self, user: UserId, session: SessionId) -> Result<(), StoreError> {
+        publish(&self.epoch, self.store.end_session(user, session).await?);
+        Ok(())
+    }
+
+    /// Ends all of a person's sessions but one, if one is to stay.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn end_sessions(&self, user: UserId, but: Option<SessionId>) -> Result<(), StoreError> {
+        publish(&self.epoch, self.store.end_sessions(user, but).await?);
         Ok(())
     }
 

@@ -207,7 +207,7 @@ pub(super) async fn create(
     Path(project): Path<String>,
     body: Result<Json<NewKeyTerms>, JsonRejection>,
 ) -> Result<(StatusCode, Json<NewKeyView>), ApiError> {
-    let owner = principal.manages()?;
+    let owner = principal.manages_freshly()?;
     let project = api.store.project(owner, projects::id(&project)?).await?.ok_or(ApiError::NotFound)?;
     let Json(new) = body?;
     if api.store.keys(project.id).await?.len() >= MAX_KEYS {
@@ -260,6 +260,10 @@ pub(super) async fn change(
     let owner = principal.manages()?;
     let kid = kid(&key)?;
     let Json(change) = body?;
+    // A key that may do more is as good as a new one.
+    if change.scopes.is_some() {
+        principal.manages_freshly()?;
+    }
     let new_name = change.name.as_deref().map(projects::name).transpose()?.map(str::to_owned);
     let new_scopes = change.scopes.map(scopes).transpose()?;
     let new_spending = change.spending.map(spending).transpose()?;
@@ -309,7 +313,7 @@ pub(super) async fn rotate(
     Path(key): Path<String>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<NewKeyView>), ApiError> {
-    let owner = principal.manages()?;
+    let owner = principal.manages_freshly()?;
     let kid = kid(&key)?;
     let body = body.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge,

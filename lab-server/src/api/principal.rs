@@ -1,10 +1,10 @@
-//! Who asks: found out in one place, from every spelling of a key that the model API takes.
+//! Who asks: found out in one place, from every spelling of a key that the model API takes, or else from the session's cookie.
 
-use api_proxy::presented_key;
+use api_proxy::{NotAdmitted, presented_key};
 use axum::{extract::FromRequestParts, http::request::Parts};
 use wire::{ProjectId, UserId};
 
-use super::Api;
+use super::{Api, Session, session};
 use crate::{
     account::{api_key::PresentedKey, recognise},
     error::ApiError,
@@ -15,8 +15,15 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Principal {
     user: UserId,
-    project: ProjectId,
-    scopes: Scopes,
+    credential: Credential,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Credential {
+    /// A program's.
+    Key { project: ProjectId, scopes: Scopes },
+    /// A person at a browser, who may do all that the account may.
+    Session(Session),
 }
 
 /// How far a credential sees.
@@ -31,24 +38,39 @@ pub(super) enum Reach {
 impl Principal {
     /// Whose account may be looked at and changed.
     pub(super) fn manages(&self) -> Result<UserId, ApiError> {
-        if self.scopes.allow(Scope::Manage) { Ok(self.user) } else { Err(ApiError::Scope { needs: Scope::Manage.as_str() }) }
+        match self.credential {
+            Credential::Session(_) => Ok(self.user),
+            Credential::Key { scopes, .. } if scopes.allow(Scope::Manage) => Ok(self.user),
+            Credential::Key { .. } => Err(ApiError::Scope { needs: Scope::Manage.as_str() }),
+        }
+    }
+
+    /// The same for what cannot be undone or gives others power: a browser that was left alone must not do it.
+    pub(super) fn manages_freshly(&self) -> Result<UserId, ApiError> {
+        if let Credential::Session(session) = self.credential {
+            session.fresh()?;
+        }
+        self.manages()
     }
 
     /// Whose records and sums may be read.
     pub(super) fn reads(&self) -> Result<Reach, ApiError> {
-        if self.scopes.allow(Scope::Manage) {
-            Ok(Reach::Account(self.user))
-        } else if self.scopes.allow(Scope::Usage) {
-            Ok(Reach::Project(self.user, self.project))
-        } else {
-            Err(ApiError::Scope { needs: Scope::Usage.as_str() })
+        match self.credential {
+            Credential::Session(_) => Ok(Reach::Account(self.user)),
+            Credential::Key { scopes, .. } if scopes.allow(Scope::Manage) => Ok(Reach::Account(self.user)),
+            Credential::Key { scopes, project } if scopes.allow(Scope::Usage) => Ok(Reach::Project(self.user, project)),
+            Credential::Key { .. } => Err(ApiError::Scope { needs: Scope::Usage.as_str() }),
         }
     }
 
-    /// The project whose single requests may be looked up: whoever may ask a model may see what was kept of it.
+    /// The project whose single requests may be looked up: whoever may ask a model may see what was kept of it. It is the model
+    /// API's address, which a browser has no part in.
     pub(super) fn looks_up(&self) -> Result<ProjectId, ApiError> {
-        let may = self.scopes.allow(Scope::Inference) || self.scopes.allow(Scope::Usage);
-        if may { Ok(self.project) } else { Err(ApiError::Scope { needs: Scope::Usage.as_str() }) }
+        match self.credential {
+            Credential::Session(_) => Err(ApiError::Unauthorized),
+            Credential::Key { scopes, project } if scopes.allow(Scope::Inference) || scopes.allow(Scope::Usage) => Ok(project),
+            Credential::Key { .. } => Err(ApiError::Scope { needs: Scope::Usage.as_str() }),
+        }
     }
 }
 
@@ -74,10 +96,18 @@ impl FromRequestParts<Api> for Principal {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, Api(api): &Api) -> Result<Self, ApiError> {
-        let shown = presented_key(&parts.headers, &parts.uri).map_err(|_| ApiError::Unauthorized)?;
+        let shown = match presented_key(&parts.headers, &parts.uri) {
+            Ok(shown) => shown,
+            Err(NotAdmitted::Missing) => {
+                let session = session::of(parts, api).await?.ok_or(ApiError::Unauthorized)?;
+                return Ok(Self { user: session.user, credential: Credential::Session(session) });
+            }
+            Err(_) => return Err(ApiError::Unauthorized),
+        };
         // A typo costs no look at anything.
         let key: PresentedKey = shown.expose().parse().map_err(|_| ApiError::Unauthorized)?;
         let valid = recognise(&api.store, &key).await?.ok_or(ApiError::Unauthorized)?;
-        Ok(Self { user: valid.owner.user, project: valid.owner.project, scopes: valid.terms.scopes })
+        let credential = Credential::Key { project: valid.owner.project, scopes: valid.terms.scopes };
+        Ok(Self { user: valid.owner.user, credential })
     }
 }

@@ -164,7 +164,7 @@ pub(super) async fn delete(
     principal: Principal,
     Path(project): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    let owner = principal.manages()?;
+    let owner = principal.manages_freshly()?;
     api.revocations.delete_project(owner, id(&project)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -9,3 +9,4 @@ mod client;
 mod edge;
 mod operator;
 mod pairing;
+mod sessions;

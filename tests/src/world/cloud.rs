@@ -14,7 +14,7 @@ use lab_server::{
 use tempfile::TempDir;
 use wire::{ProjectId, UserId};
 
-use super::{PATIENCE, eventually};
+use super::{PATIENCE, eventually, sign_in};
 use crate::{
     caller::Caller,
     fake_provider::{FakeProvider, Kind, Outcome, Seen},
@@ -158,6 +158,14 @@ impl CloudWorld {
     pub async fn manager(&self) -> Caller {
         let terms = KeyTerms { scopes: [Scope::Manage].into_iter().collect(), ..KeyTerms::default() };
         self.caller_with(&self.key(terms).await)
+    }
+
+    /// The owner's browser, signed in.
+    ///
+    /// # Panics
+    /// When they cannot be signed in.
+    pub async fn sign_in(&self) -> Caller {
+        self.caller.with_session(&sign_in(&self.lab, self.user).await)
     }
 
     /// Everything that was asked of a model, once there is nothing more to come: `count` records and no more.
