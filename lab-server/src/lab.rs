@@ -4,8 +4,10 @@
 //! anybody watches. [`content`] is what messages are made of, [`prompt`] what a model is asked and says, whoever it is, [`event`] what
 //! happens in a run. Everything is sealed under the key of its project or its conversation before it reaches the store.
 
+pub mod agent;
 pub mod content;
 pub mod event;
 pub mod models;
 pub mod operations;
 pub mod prompt;
+pub mod tools;

@@ -1,0 +1,3 @@
+//! An agent at work.
+
+pub mod budget;
