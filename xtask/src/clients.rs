@@ -25,8 +25,17 @@ const FOLDER: &str = "tests/clients";
 /// No Ollama listens on the port of the TCP multiplexer: the stack takes the fake.
 const NO_OLLAMA: &str = "127.0.0.1:1";
 
+/// What of the suites is wanted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    /// Only tests with this in their names.
+    pub(crate) filter: Option<&'a str>,
+    /// Also what takes long.
+    pub(crate) full: bool,
+}
+
 /// Runs the suites on the fake Ollama, and where a real one with models answers on that too.
-pub(crate) fn check(tally: &mut Tally, filter: Option<&str>) {
+pub(crate) fn check(tally: &mut Tally, asked: Asked<'_>) {
     let mut ready = Ok(());
     tally.step("client libraries", || {
         ready = install();
@@ -36,29 +45,26 @@ pub(crate) fn check(tally: &mut Tally, filter: Option<&str>) {
     if ready.is_err() {
         return;
     }
-    on(tally, ["clients: start", "clients: Python and curl", "clients: Node", "clients: end"], NO_OLLAMA, filter);
+    on(tally, ["clients: start", "clients: Python and curl", "clients: Node", "clients: end"], NO_OLLAMA, asked);
     let host = std::env::var("OLLAMA_HOST").unwrap_or_default();
     match has_models(&stack::ollama_url(Some(&host))) {
-        Ok(true) => on(
-            tally,
-            ["real Ollama: start", "real Ollama: Python and curl", "real Ollama: Node", "real Ollama: end"],
-            &host,
-            filter,
-        ),
+        Ok(true) => {
+            on(tally, ["real Ollama: start", "real Ollama: Python and curl", "real Ollama: Node", "real Ollama: end"], &host, asked)
+        }
         Ok(false) => tally.skip("real Ollama", "none with a model answers on this machine"),
         Err(error) => tally.skip("real Ollama", &format!("{error:#}")),
     }
 }
 
-fn on(tally: &mut Tally, [start, python, node, end]: [&'static str; 4], ollama_host: &str, filter: Option<&str>) {
+fn on(tally: &mut Tally, [start, python, node, end]: [&'static str; 4], ollama_host: &str, asked: Asked<'_>) {
     let mut started = None;
     tally.step(start, || {
         started = Some(Started::start(ollama_host)?);
         Ok(one_check(true, "`cargo xtask run --json --fake-providers` starts, pairs and lists a model"))
     });
     let Some(mut started) = started else { return };
-    tally.step(python, || python_tests(&started, filter));
-    tally.step(node, || node_tests(&started, filter));
+    tally.step(python, || python_tests(&started, asked));
+    tally.step(node, || node_tests(&started, asked.filter));
     tally.step(end, || started.end());
 }
 
@@ -118,7 +124,7 @@ impl Drop for Started {
     }
 }
 
-fn python_tests(started: &Started, filter: Option<&str>) -> anyhow::Result<Counts> {
+fn python_tests(started: &Started, asked: Asked<'_>) -> anyhow::Result<Counts> {
     let mut pytest = Command::new(venv().join("bin").join("python"));
     pytest
         .current_dir(home::root())
@@ -126,7 +132,10 @@ fn python_tests(started: &Started, filter: Option<&str>) -> anyhow::Result<Count
         .env("ONEK4_RUN", &started.line)
         // The fake and the Lab are on this machine.
         .env("NO_PROXY", "*");
-    if let Some(filter) = filter {
+    if asked.full {
+        pytest.env("ONEK4_FULL", "1");
+    }
+    if let Some(filter) = asked.filter {
         pytest.args(["-k", filter]);
     }
     tally::counted(&mut pytest, tally::pytest)

@@ -43,6 +43,8 @@ pub(crate) struct Stack {
     ollama: Ollama,
     cloud: Option<Cloud>,
     access: Access,
+    /// For whoever needs a Lab that may be broken.
+    lab_program: PathBuf,
     _state: StateDir,
 }
 
@@ -105,7 +107,8 @@ impl Stack {
             Ok(ids.into_iter().find(|id| id.starts_with("local/")).map(str::to_owned))
         })?;
         let access = Access { lab_url: lab.url, api_key, ca_file: lab.ca_file, model };
-        Ok(Self { bridge, lab: lab.service, ollama, cloud, access, _state: state })
+        let lab_program = lab.program.to_owned();
+        Ok(Self { bridge, lab: lab.service, ollama, cloud, access, lab_program, _state: state })
     }
 
     /// How a client gets in.
@@ -137,6 +140,7 @@ impl Stack {
             "ollama_url": self.ollama.url,
             "ollama_is_real": self.ollama_is_real(),
             "bridge": WORKSTATION,
+            "lab_program": self.lab_program,
         });
         if let Some(cloud) = &self.cloud {
             line["providers"] = cloud.as_json();

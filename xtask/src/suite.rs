@@ -38,7 +38,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.full {
         tally.step("long journeys", || tally::counted(&mut long_journeys(), tally::libtest));
     }
-    clients::check(&mut tally, args.filter.as_deref());
+    clients::check(&mut tally, clients::Asked { filter: args.filter.as_deref(), full: args.full });
     Ok(if tally.conclude() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

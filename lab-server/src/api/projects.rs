@@ -45,13 +45,13 @@ pub(crate) struct Projects {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Rates {
     /// Requests in a minute.
-    #[schema(value_type = Option<u32>, minimum = 1)]
+    #[schema(value_type = Option<u32>, format = "uint32", minimum = 1)]
     requests_per_minute: Option<NonZeroU32>,
     /// Tokens of prompts and answers in a minute.
-    #[schema(value_type = Option<u32>, minimum = 1)]
+    #[schema(value_type = Option<u32>, format = "uint32", minimum = 1)]
     tokens_per_minute: Option<NonZeroU32>,
     /// Requests that run at once.
-    #[schema(value_type = Option<u32>, minimum = 1)]
+    #[schema(value_type = Option<u32>, format = "uint32", minimum = 1)]
     concurrent: Option<NonZeroU32>,
 }
 
