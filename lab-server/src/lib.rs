@@ -21,6 +21,7 @@ mod operator;
 pub mod providers;
 mod random;
 pub mod router;
+pub mod secret;
 pub mod store;
 pub mod vault;
 

@@ -3,7 +3,6 @@
 //! [`crate::config::providers`] says what the owner wrote; here it becomes [`api_proxy::Upstream`] and [`api_proxy::Catalogue`].
 
 pub mod policy;
-pub mod secret;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -16,8 +15,10 @@ use rustls::{
 use rustls_platform_verifier::Verifier;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::providers::{PlannedChannel, Providers};
-use secret::SecretError;
+use crate::{
+    config::providers::{PlannedChannel, Providers},
+    secret::{self, SecretError},
+};
 
 /// How often the channels are looked at for the log. A breaker that opens for less than this was not worth a line.
 const WATCH_EVERY: Duration = Duration::from_secs(3);

@@ -29,8 +29,8 @@ use std::{
 };
 
 use sea_orm::{
-    ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbErr, SqliteTransactionMode, TransactionOptions,
-    TransactionTrait,
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbErr, SqliteTransactionMode, Statement,
+    TransactionOptions, TransactionTrait,
     sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous},
 };
 use sea_orm_migration::MigratorTrait;
@@ -202,6 +202,13 @@ pub(crate) fn make_private_file(path: &Path) -> std::io::Result<()> {
     file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     drop(file);
     Ok(())
+}
+
+/// Copies a database as it is now into a file that is not there yet, without what was deleted of it.
+pub(crate) async fn copy_database(db: &impl ConnectionTrait, file: &Path) -> Result<(), DbErr> {
+    let path = file.to_str().ok_or_else(|| DbErr::Custom("the path of the copy is no text".to_owned()))?;
+    let copy = Statement::from_sql_and_values(db.get_database_backend(), "VACUUM INTO ?", [path.into()]);
+    db.execute_raw(copy).await.map(drop)
 }
 
 /// An identity out of a row.

@@ -183,7 +183,7 @@ async fn heartbeat(
 ) {
     let mut beats = tokio::time::interval(HEARTBEAT);
     beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut failing = false;
+    let (mut failing, mut refreshed) = (false, *epoch.borrow());
     loop {
         tokio::select! {
             () = cancelled.cancelled() => return,
@@ -193,6 +193,13 @@ async fn heartbeat(
         let asked_at = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         match store.security_epoch().await {
             Ok(now) => {
+                // What another process deleted is gone from here too before anybody hears of it.
+                if now != refreshed {
+                    match store.vault().refresh().await {
+                        Ok(()) => refreshed = now,
+                        Err(error) => tracing::error!(%error, "cannot read the open keys again; it is tried at the next heartbeat"),
+                    }
+                }
                 publish(&epoch, now);
                 read_at.store(asked_at, Ordering::Release);
                 failing = false;

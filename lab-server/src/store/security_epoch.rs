@@ -15,6 +15,17 @@ impl Store {
     pub async fn security_epoch(&self) -> Result<u64, StoreError> {
         read(&self.db).await
     }
+
+    /// Raises the epoch, so that running servers look again at what they remember.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn raise_security_epoch(&self) -> Result<u64, StoreError> {
+        let transaction = self.write().await?;
+        let epoch = raise(&transaction).await?;
+        transaction.commit().await?;
+        Ok(epoch)
+    }
 }
 
 /// Raises the epoch inside the revocation's own transaction, and gives the new one.

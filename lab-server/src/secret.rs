@@ -1,4 +1,5 @@
-//! A provider's secret, fetched from where its owner put it: a variable, a file of their own, or the system's keyring.
+//! A secret, fetched from where its owner put it: a variable, a file of their own, or the system's keyring. Providers' keys and the
+//! master key lie in such places.
 //!
 //! Nothing here repeats what it read. A locked keyring blocks whoever asks it, so it is asked on a thread of its own, which nobody
 //! waits for longer than [`LIMIT`].
@@ -58,9 +59,7 @@ pub enum SecretError {
     #[error("the keyring did not answer within 5 s, most likely because it asks for its password on a screen")]
     TimedOut,
     /// What was found cannot be a secret.
-    #[error(
-        "what was found there is empty, too long or not one line of plain characters; store the provider's key and nothing else"
-    )]
+    #[error("what was found there is empty, too long or not one line of plain characters; store the secret and nothing else")]
     NoSecret,
 }
 
@@ -83,10 +82,10 @@ pub async fn fetch(source: &SecretSource) -> Result<ProviderSecret, SecretError>
     if fits { Ok(ProviderSecret::new(line)) } else { Err(SecretError::NoSecret) }
 }
 
-/// A file of at most [`MOST`] bytes; reading it takes no time that anybody would notice, and happens before the Lab serves.
-fn from_file(path: &Path) -> Result<Zeroizing<String>, SecretError> {
+/// A file that nobody but its owner can read.
+pub(crate) fn from_file(path: &Path) -> Result<Zeroizing<String>, SecretError> {
     let failed = |error: io::Error| SecretError::File { path: path.to_owned(), kind: error.kind() };
-    let mut file = fs::File::open(path).map_err(failed)?;
+    let file = fs::File::open(path).map_err(failed)?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt;
@@ -95,26 +94,54 @@ fn from_file(path: &Path) -> Result<Zeroizing<String>, SecretError> {
             return Err(SecretError::Exposed(path.to_owned()));
         }
     }
-    let mut text = Zeroizing::new(String::with_capacity(1024));
-    io::Read::read_to_string(&mut io::Read::take(&mut file, MOST + 1), &mut text).map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidData => SecretError::NoSecret,
-        _ => failed(error),
-    })?;
-    Ok(text)
+    text_of(file, path)
 }
 
-async fn from_keyring(account: String) -> Result<Zeroizing<String>, SecretError> {
+/// A file whose readers the system answers for.
+pub(crate) fn from_any_file(path: &Path) -> Result<Zeroizing<String>, SecretError> {
+    let file = fs::File::open(path).map_err(|error| SecretError::File { path: path.to_owned(), kind: error.kind() })?;
+    text_of(file, path)
+}
+
+/// A text of at most [`MOST`] bytes; reading it takes no time that anybody would notice.
+fn text_of(file: fs::File, path: &Path) -> Result<Zeroizing<String>, SecretError> {
+    // Enough for every text: one that grew would leave pieces of itself behind.
+    let mut text = Zeroizing::new(String::with_capacity(usize::try_from(MOST).unwrap_or(usize::MAX) + 2));
+    io::Read::read_to_string(&mut io::Read::take(file, MOST + 1), &mut text).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => SecretError::NoSecret,
+        kind => SecretError::File { path: path.to_owned(), kind },
+    })?;
+    if text.len() as u64 > MOST { Err(SecretError::NoSecret) } else { Ok(text) }
+}
+
+/// Stores a secret under an account of the keyring, in the place of what is there.
+pub(crate) async fn into_keyring(account: String, secret: Zeroizing<String>) -> Result<(), SecretError> {
+    asked(move || {
+        let entry = keyring::entry(SERVICE, &account).map_err(|_| SecretError::NoKeyring)?;
+        entry.set_password(&secret).map_err(|error| keyring_error(error, account))
+    })
+    .await
+}
+
+/// What the keyring keeps under an account.
+pub(crate) async fn from_keyring(account: String) -> Result<Zeroizing<String>, SecretError> {
+    asked(move || {
+        let entry = keyring::entry(SERVICE, &account).map_err(|_| SecretError::NoKeyring)?;
+        entry.get_password().map(Zeroizing::new).map_err(|error| keyring_error(error, account))
+    })
+    .await
+}
+
+/// Asks the keyring on a thread of its own, which ends with its answer; one that the keyring holds up ends with the process.
+async fn asked<T: Send + 'static>(ask: impl FnOnce() -> Result<T, SecretError> + Send + 'static) -> Result<T, SecretError> {
     let (reply, answer) = oneshot::channel();
-    // It ends with its answer; one that the keyring holds up ends with the process.
     let asked = thread::Builder::new().name("keyring".to_owned()).spawn(move || {
-        let entry = keyring::entry(SERVICE, &account).map_err(|_| SecretError::NoKeyring);
-        let secret = entry.and_then(|entry| entry.get_password().map_err(|error| keyring_error(error, account)));
         // Whoever asked may have given up.
-        let _ = reply.send(secret.map(Zeroizing::new));
+        let _ = reply.send(ask());
     });
     asked.map_err(|_| SecretError::NoKeyring)?;
     match tokio::time::timeout(LIMIT, answer).await {
-        Ok(Ok(secret)) => secret,
+        Ok(Ok(answer)) => answer,
         // The thread panicked inside the keyring's library.
         Ok(Err(_)) => Err(SecretError::NoKeyring),
         Err(_) => Err(SecretError::TimedOut),
