@@ -21,6 +21,7 @@ mod routes;
 mod shape;
 pub(crate) mod text;
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -33,7 +34,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::backstage::Backstage;
-use crate::locked;
+use crate::{locked, scripted::Step};
 use gate::{Gates, Point};
 use log::{Log, Open};
 pub use log::{Outcome, Seen, Violation, ViolationKind};
@@ -63,6 +64,7 @@ struct Shared {
     store: Mutex<Store>,
     version: Mutex<String>,
     slots: Mutex<Option<Arc<Semaphore>>>,
+    parts: Mutex<HashMap<String, Arc<[Step]>>>,
 }
 
 impl FakeOllama {
@@ -101,6 +103,7 @@ impl FakeOllama {
             store: Mutex::new(Store::new()),
             version: Mutex::new("0.32.15".to_owned()),
             slots: Mutex::default(),
+            parts: Mutex::default(),
         });
         let fake = Self { shared, running: Mutex::default(), backstage };
         fake.run(listener)?;
@@ -137,6 +140,12 @@ impl FakeOllama {
     /// Takes a model away; says whether it was there.
     pub fn remove_model(&self, name: &str) -> bool {
         self.shared.store().remove(name)
+    }
+
+    /// Has a model play a part, on whichever surface it is asked, instead of saying what its name asks for. How fast it does, and
+    /// how it fails, its name still says.
+    pub fn plays(&self, model: &str, part: impl IntoIterator<Item = Step>) {
+        locked(&self.shared.parts).insert(models::full_name(model), part.into_iter().collect());
     }
 
     /// Whether names of the grammar are models without having been added; they are at first.
@@ -271,6 +280,10 @@ impl Shared {
 
     fn model(&self, name: &str) -> Option<Model> {
         self.store().find(name)
+    }
+
+    fn part(&self, model: &str) -> Option<Arc<[Step]>> {
+        locked(&self.parts).get(model).cloned()
     }
 
     fn version(&self) -> String {

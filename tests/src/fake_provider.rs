@@ -44,7 +44,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::backstage::Backstage;
 use crate::fake_ollama::gate::{Gates, Point};
-use crate::locked;
+use crate::{locked, scripted::Step};
 pub use behaviour::{Behaviour, Trouble, UsageHabit};
 pub use kind::Kind;
 use log::{Log, Open, Ticket};
@@ -115,6 +115,7 @@ struct Shared {
     keys: Mutex<HashMap<Kind, String>>,
     next: Mutex<HashMap<Kind, VecDeque<Behaviour>>>,
     always: Mutex<HashMap<Kind, Behaviour>>,
+    parts: Mutex<HashMap<String, Arc<[Step]>>>,
 }
 
 impl FakeProvider {
@@ -173,6 +174,7 @@ impl FakeProvider {
             keys: Mutex::new(Kind::ALL.into_iter().map(|kind| (kind, kind.usual_key().to_owned())).collect()),
             next: Mutex::default(),
             always: Mutex::default(),
+            parts: Mutex::default(),
         });
         let fake = Self { shared, running: Mutex::default(), backstage };
         fake.run(listener, tls.map(Arc::new))?;
@@ -222,6 +224,12 @@ impl FakeProvider {
             Some(behaviour) => always.insert(kind, behaviour),
             None => always.remove(&kind),
         };
+    }
+
+    /// Has a model play a part, in whichever dialect it is asked, instead of saying what its name asks for. How fast it does, and
+    /// how it fails, is asked for as ever.
+    pub fn plays(&self, model: &str, part: impl IntoIterator<Item = Step>) {
+        locked(&self.shared.parts).insert(model.to_owned(), part.into_iter().collect());
     }
 
     /// Holds every answer of that model before its head, until [`Self::release`].
@@ -334,6 +342,10 @@ impl Shared {
 
     fn key(&self, kind: Kind) -> String {
         locked(&self.keys).get(&kind).cloned().unwrap_or_default()
+    }
+
+    fn part(&self, model: &str) -> Option<Arc<[Step]>> {
+        locked(&self.parts).get(model).cloned()
     }
 
     /// How a request is answered: as a test wants the next one, as it wants all, or as the model's name says.

@@ -11,6 +11,7 @@ pub mod fault_proxy;
 pub mod hostile_lab;
 #[cfg(unix)]
 pub mod programs;
+pub mod scripted;
 pub mod world;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -18,6 +18,7 @@ use super::log::Ticket;
 use super::render::{RUNNER_DIED, Renderer, ToolCall, Totals, Whole};
 use super::request::{Ask, Format};
 use super::text::{self, Voice};
+use crate::scripted::{self, Step};
 
 /// Tokens of thought before an answer.
 const THOUGHTS: u32 = 6;
@@ -33,7 +34,7 @@ pub(super) struct Script {
     thinking: u32,
     voice: Voice,
     content: u32,
-    call: Option<ToolCall>,
+    calls: Vec<ToolCall>,
     reason: &'static str,
     prompt_tokens: u64,
 }
@@ -45,6 +46,7 @@ impl Script {
         let seed = text::seed(&[ask.model.as_bytes(), ask.talk.question.as_bytes(), &ask.talk.image_seed.to_le_bytes()]);
         let size = spec.size.unwrap_or_default();
         let call = ask.tools.first().filter(|_| !ask.talk.answers_a_tool).map(|tool| ToolCall {
+            index: 0,
             id: format!("call_{:08x}", seed as u32),
             name: tool.name.clone(),
             arguments: match text::satisfying(&tool.parameters, seed) {
@@ -77,10 +79,33 @@ impl Script {
             thinking,
             voice,
             content,
-            call,
+            calls: call.into_iter().collect(),
             reason: if content < wanted { "length" } else { "stop" },
             prompt_tokens: ask.talk.prompt_tokens(),
         }
+    }
+
+    /// The step of a part that comes next.
+    pub(super) fn of_part(part: &[Step], ask: &Ask) -> Option<Self> {
+        let (number, step) = scripted::next(part, ask.talk.played)?;
+        let seed = text::seed(&[ask.model.as_bytes(), ask.talk.question.as_bytes(), &number.to_le_bytes()]);
+        let (thoughts, words) = (text::tokens_of(&step.thoughts), text::tokens_of(&step.text));
+        let count = |tokens: &[String]| u32::try_from(tokens.len()).unwrap_or(u32::MAX);
+        let calls = step.calls.iter().enumerate().map(|(index, call)| ToolCall {
+            index,
+            id: format!("call_{:08x}", text::mix(seed, index as u64) as u32),
+            name: call.tool.clone(),
+            arguments: serde_json::from_str(&call.arguments).unwrap_or_else(|_| call.arguments.as_str().into()),
+        });
+        Some(Self {
+            thinking: count(&thoughts),
+            content: count(&words),
+            thoughts: Voice::Fixed(thoughts),
+            voice: Voice::Fixed(words),
+            calls: calls.collect(),
+            reason: "stop",
+            prompt_tokens: ask.talk.prompt_tokens(),
+        })
     }
 
     /// An answer that says nothing, because nothing was asked.
@@ -90,7 +115,7 @@ impl Script {
             thinking: 0,
             voice: Voice::Fixed(Vec::new()),
             content: 0,
-            call: None,
+            calls: Vec::new(),
             reason,
             prompt_tokens: 0,
         }
@@ -98,7 +123,7 @@ impl Script {
 
     /// Steps before the end: one for each token, and one for a call.
     fn steps(&self) -> u32 {
-        self.thinking + self.content + u32::from(self.call.is_some())
+        self.thinking + self.content + u32::try_from(self.calls.len()).unwrap_or(u32::MAX)
     }
 
     /// The first `steps` steps together.
@@ -107,12 +132,12 @@ impl Script {
         Whole {
             thinking: self.thoughts.text(thinking),
             content: self.voice.text(self.content.min(steps - thinking)),
-            call: self.call.clone().filter(|_| steps == self.steps()),
+            calls: self.calls[..((steps - thinking).saturating_sub(self.content) as usize).min(self.calls.len())].to_vec(),
         }
     }
 
     fn tokens(&self) -> u64 {
-        u64::from(self.thinking + self.content) + if self.call.is_some() { CALL_TOKENS } else { 0 }
+        u64::from(self.thinking + self.content) + CALL_TOKENS * self.calls.len() as u64
     }
 }
 
@@ -341,7 +366,7 @@ impl Generation {
         } else if self.next < script.thinking + script.content {
             script.voice.push(self.next - script.thinking, &mut self.words);
             renderer.content(&self.words, out);
-        } else if let Some(call) = &script.call {
+        } else if let Some(call) = script.calls.get((self.next - script.thinking - script.content) as usize) {
             renderer.call(call, out);
         }
         self.room = out.len() + 32;

@@ -16,6 +16,8 @@ pub(super) const RUNNER_DIED: &str = "an error was encountered while running the
 /// A call that the model makes: whole, never in parts.
 #[derive(Debug, Clone)]
 pub(super) struct ToolCall {
+    /// Which of the answer's calls it is, from 0.
+    pub(super) index: usize,
     pub(super) id: String,
     pub(super) name: String,
     pub(super) arguments: Value,
@@ -39,7 +41,7 @@ pub(super) struct Totals {
 pub(super) struct Whole {
     pub(super) thinking: String,
     pub(super) content: String,
-    pub(super) call: Option<ToolCall>,
+    pub(super) calls: Vec<ToolCall>,
 }
 
 /// The writer of one answer.
@@ -281,8 +283,8 @@ impl Renderer {
                     message["reasoning"] = whole.thinking.as_str().into();
                 }
                 let mut reason = totals.reason;
-                if let Some(call) = &whole.call {
-                    message["tool_calls"] = json!([openai_call(call)]);
+                if !whole.calls.is_empty() {
+                    message["tool_calls"] = whole.calls.iter().map(openai_call).collect();
                     reason = reason.map(|reason| if reason == "stop" { "tool_calls" } else { reason });
                 }
                 json!({
@@ -345,8 +347,8 @@ impl Renderer {
             if !whole.thinking.is_empty() {
                 message["thinking"] = whole.thinking.as_str().into();
             }
-            if let Some(call) = &whole.call {
-                message["tool_calls"] = json!([native_call(call)]);
+            if !whole.calls.is_empty() {
+                message["tool_calls"] = whole.calls.iter().map(native_call).collect();
             }
             answer["message"] = message;
         } else {
@@ -435,11 +437,11 @@ fn push_event(event: &str, value: &Value, out: &mut Vec<u8>) {
 }
 
 fn native_call(call: &ToolCall) -> Value {
-    json!({"id": call.id, "function": {"index": 0, "name": call.name, "arguments": call.arguments}})
+    json!({"id": call.id, "function": {"index": call.index, "name": call.name, "arguments": call.arguments}})
 }
 
 fn openai_call(call: &ToolCall) -> Value {
-    json!({"id": call.id, "index": 0, "type": "function", "function": {"name": call.name, "arguments": arguments(call)}})
+    json!({"id": call.id, "index": call.index, "type": "function", "function": {"name": call.name, "arguments": arguments(call)}})
 }
 
 fn arguments(call: &ToolCall) -> String {
@@ -551,7 +553,7 @@ impl Responses {
     fn call(&mut self, call: &ToolCall, out: &mut Vec<u8>) {
         self.start(out);
         self.end_reasoning(out);
-        let (index, id, arguments) = (self.index, format!("fc_{}_0", self.number), arguments(call));
+        let (index, id, arguments) = (self.index, format!("fc_{}_{}", self.number, call.index), arguments(call));
         let item = |status: &str, arguments: &str| {
             json!({
                 "id": id, "type": "function_call", "status": status, "call_id": call.id, "name": call.name, "arguments": arguments,
@@ -564,6 +566,7 @@ impl Responses {
         self.event("response.function_call_arguments.done", done, out);
         let item = item("completed", &arguments);
         self.event("response.output_item.done", json!({"output_index": index, "item": item.clone()}), out);
+        self.index += 1;
         self.calls.push(item);
     }
 
@@ -629,13 +632,15 @@ impl Responses {
                 "summary": [{"type": "summary_text", "text": whole.thinking}], "encrypted_content": whole.thinking,
             }));
         }
-        output.push(match &whole.call {
-            Some(call) => json!({
-                "id": format!("fc_{}_0", self.id), "type": "function_call", "status": "completed", "call_id": call.id,
+        if whole.calls.is_empty() {
+            output.push(self.message(&whole.content));
+        }
+        output.extend(whole.calls.iter().map(|call| {
+            json!({
+                "id": format!("fc_{}_{}", self.id, call.index), "type": "function_call", "status": "completed", "call_id": call.id,
                 "name": call.name, "arguments": arguments(call),
-            }),
-            None => self.message(&whole.content),
-        });
+            })
+        }));
         let mut response = self.object("completed", output.into(), responses_usage(totals));
         response["completed_at"] = unix_now().into();
         response
@@ -811,14 +816,14 @@ impl Messages {
         if !whole.content.is_empty() {
             content.push(json!({"type": "text", "text": whole.content}));
         }
-        if let Some(call) = &whole.call {
-            content.push(json!({"type": "tool_use", "id": call.id, "name": call.name, "input": call.arguments}));
-        }
+        content.extend(
+            whole.calls.iter().map(|call| json!({"type": "tool_use", "id": call.id, "name": call.name, "input": call.arguments})),
+        );
         // Go's nil slice.
         let content = if content.is_empty() { Value::Null } else { Value::Array(content) };
         let mut message = json!({"id": self.id, "type": "message", "role": "assistant", "model": self.model, "content": content});
-        if totals.reason.is_some() || whole.call.is_some() {
-            message["stop_reason"] = stop_reason(totals, whole.call.is_some()).into();
+        if totals.reason.is_some() || !whole.calls.is_empty() {
+            message["stop_reason"] = stop_reason(totals, !whole.calls.is_empty()).into();
         }
         message["usage"] = anthropic_usage(totals);
         message

@@ -8,6 +8,7 @@ use super::json::{Fields, member};
 use super::models::KeepAlive;
 use super::shape::{self, Shape, check_options};
 use super::text;
+use crate::scripted::Played;
 
 /// Which API a generation was asked for by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +86,8 @@ pub(super) struct Talk {
     pub(super) image_seed: u64,
     /// How many messages there are.
     pub(super) messages: usize,
+    /// What they hold of a part that is played.
+    pub(super) played: Played,
 }
 
 impl Talk {
@@ -96,6 +99,16 @@ impl Talk {
     /// What `/v1/messages` guesses before it knows.
     pub(super) fn estimated_tokens(&self) -> u64 {
         (self.estimate / 4).max(1) as u64
+    }
+
+    /// Counts what a part's steps depend on.
+    fn count(&mut self, message: &Value) {
+        let items = |name: &str| member(message, name).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let blocks = |kind: &str| items("content").iter().filter(|block| member(block, "type") == Some(&kind.into())).count();
+        let role = role(message);
+        self.played.results += usize::from(role == "tool") + blocks("tool_result");
+        let calls = !items("tool_calls").is_empty() || blocks("tool_use") > 0;
+        self.played.answers += usize::from(role == "assistant" && !calls);
     }
 
     fn add(&mut self, role: &str, words: String, images: &[&str]) {
@@ -338,6 +351,7 @@ fn native_messages(fields: &Fields, talk: &mut Talk) {
         let images: Vec<&str> =
             member(message, "images").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
         talk.add(&role(message), words.to_owned(), &images);
+        talk.count(message);
     }
 }
 
@@ -378,6 +392,7 @@ fn openai_messages(fields: &Fields, talk: &mut Talk) -> Result<(), Invalid> {
             _ => return Err(Invalid::new("invalid message content type: <nil>")),
         }
         talk.add(&role(message), words, &images);
+        talk.count(message);
     }
     Ok(())
 }
@@ -428,6 +443,7 @@ fn anthropic_messages(fields: &Fields, talk: &mut Talk) -> Result<(), Invalid> {
             Some(result) => talk.add("tool", member(result, "content").map(block_text).unwrap_or_default(), &images),
             None => talk.add(&role(message), block_text(&content), &images),
         }
+        talk.count(message);
     }
     Ok(())
 }
@@ -484,6 +500,7 @@ fn response_item(item: &Value, talk: &mut Talk) -> Result<(), Invalid> {
         "function_call_output" => {
             let (words, images) = content("output")?;
             talk.add("tool", words, &images);
+            talk.played.results += 1;
         }
         "function_call" | "reasoning" | "web_search_call" => {}
         other => return Err(Invalid(format!("input[0]: unknown input item type: {other:?}"))),

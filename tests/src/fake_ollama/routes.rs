@@ -463,7 +463,10 @@ async fn run(shared: &Arc<Shared>, ask: Ask, arrived: Instant, mut ticket: Ticke
         shared.store().load(&model.name, keep);
     }
     let script = match then {
-        Then::Answer => Script::write(&ask, &spec, think),
+        Then::Answer => {
+            let played = shared.part(&model.name).and_then(|part| Script::of_part(&part, &ask));
+            played.unwrap_or_else(|| Script::write(&ask, &spec, think))
+        }
         Then::Load => Script::silent("load"),
         Then::Unload => Script::silent("unload"),
     };

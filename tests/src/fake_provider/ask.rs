@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::kind::{Endpoint, Kind};
 use super::refusal::Refusal;
-use crate::fake_ollama::text;
+use crate::{fake_ollama::text, scripted::Played};
 
 /// What an image counts for, in tokens.
 const IMAGE_TOKENS: u64 = 256;
@@ -32,6 +32,8 @@ pub(super) struct Ask {
     pub(super) thinking: Thinking,
     /// Answers to give.
     pub(super) choices: u32,
+    /// Gemini only: whether a call came back without what was thought before it.
+    pub(super) lacks_signature: bool,
     /// The request itself, for what an answer repeats.
     pub(super) body: Value,
 }
@@ -51,6 +53,8 @@ pub(super) struct Talk {
     /// Bytes of the text that is marked to be cached for five minutes and for an hour: all text up to the last mark.
     pub(super) marked_short: u64,
     pub(super) marked_long: u64,
+    /// What it holds of a part that is played.
+    pub(super) played: Played,
 }
 
 /// A tool that the model may call.
@@ -95,6 +99,12 @@ impl Talk {
         }
     }
 
+    /// Counts what a part's steps depend on.
+    fn count(&mut self, role: Option<&str>, results: usize, calls: bool) {
+        self.played.results += results;
+        self.played.answers += usize::from(role == Some("assistant") && !calls);
+    }
+
     /// A number that depends on the question and the images.
     pub(super) fn seed(&self, model: &str) -> u64 {
         text::seed(&[model.as_bytes(), self.question.as_bytes(), &self.image_seed.to_le_bytes()])
@@ -126,6 +136,7 @@ impl Ask {
             format: Format::Text,
             thinking: Thinking::Off,
             choices: 1,
+            lacks_signature: false,
             body: Value::Null,
         };
         match endpoint {
@@ -174,6 +185,8 @@ impl Ask {
         for message in messages {
             let (words, images) = openai_content(&message["content"]);
             self.talk.add(message["role"].as_str().unwrap_or_default(), &words, &images);
+            let calls = message["tool_calls"].as_array().is_some_and(|calls| !calls.is_empty());
+            self.talk.count(message["role"].as_str(), usize::from(message["role"] == "tool"), calls);
         }
         self.tools = tools_of(&body["tools"], |tool| &tool["function"], "parameters");
         self.without_tools_if(body["tool_choice"] == "none");
@@ -235,8 +248,12 @@ impl Ask {
                         "message" => {
                             let (words, images) = openai_content(&item["content"]);
                             self.talk.add(item["role"].as_str().unwrap_or_default(), &words, &images);
+                            self.talk.count(item["role"].as_str(), 0, false);
                         }
-                        "function_call_output" => self.talk.add("tool", item["output"].as_str().unwrap_or_default(), &[]),
+                        "function_call_output" => {
+                            self.talk.add("tool", item["output"].as_str().unwrap_or_default(), &[]);
+                            self.talk.played.results += 1;
+                        }
                         _ => {}
                     }
                 }
@@ -293,6 +310,8 @@ impl Ask {
 
     /// Anthropic's content: a string, or blocks that may carry a mark for the cache.
     fn read_blocks(&mut self, role: &str, content: &Value) {
+        let count = |kind: &str| content.as_array().into_iter().flatten().filter(|block| block["type"] == kind).count();
+        self.talk.count(Some(role), count("tool_result"), count("tool_use") > 0);
         if let Value::String(words) = content {
             return self.talk.add(role, words, &[]);
         }
@@ -335,6 +354,11 @@ impl Ask {
             let words: String = parts.iter().filter_map(|part| part["text"].as_str()).collect();
             let images: Vec<&str> =
                 parts.iter().filter_map(|part| either(part, "inlineData", "inline_data")["data"].as_str()).collect();
+            let count = |name: &str| parts.iter().filter(|part| part[name].is_object()).count();
+            self.talk.count((role == "model").then_some("assistant"), count("functionResponse"), count("functionCall") > 0);
+            // What it thought comes back with the first call of an answer, and it insists on it.
+            let first = parts.iter().find(|part| part["functionCall"].is_object());
+            self.lacks_signature |= first.is_some_and(|part| !part["thoughtSignature"].is_string());
             let is_tool = parts.iter().any(|part| part["functionResponse"].is_object());
             self.talk.add(if is_tool { "tool" } else { role }, &words, &images);
         }

@@ -28,16 +28,19 @@ pub(super) fn tier(ask: &Ask) -> &str {
 /// An answer in one piece.
 pub(super) fn chat(ask: &Ask, script: &Script, behaviour: &Behaviour) -> Value {
     let choices = script.choices.iter().enumerate().map(|(index, tokens)| {
-        let content = if script.call.is_some() { Value::Null } else { tokens.concat().into() };
+        let content = if tokens.is_empty() && !script.calls.is_empty() { Value::Null } else { tokens.concat().into() };
         let mut message = json!({"role": "assistant", "content": content});
         if !script.thoughts.is_empty() {
             message["reasoning_content"] = script.thoughts.concat().into();
         }
-        if let Some(call) = &script.call {
-            message["tool_calls"] = json!([{
-                "id": format!("call_{}", call.id), "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments.to_string()},
-            }]);
+        if !script.calls.is_empty() {
+            let calls = script.calls.iter().map(|call| {
+                json!({
+                    "id": format!("call_{}", call.id), "type": "function",
+                    "function": {"name": call.name, "arguments": call.arguments},
+                })
+            });
+            message["tool_calls"] = calls.collect();
         }
         if matches!(ask.kind, Kind::Openai | Kind::Azure) {
             message["refusal"] = Value::Null;
@@ -128,14 +131,14 @@ pub(super) fn chat_stream(ask: &Ask, script: &Script, behaviour: &Behaviour) -> 
             }
         }
     }
-    if let Some(call) = &script.call {
+    for (number, call) in script.calls.iter().enumerate() {
         for index in 0..script.choices.len() {
             let start = json!({"tool_calls": [{
-                "index": 0, "id": format!("call_{}", call.id), "type": "function", "function": {"name": call.name, "arguments": ""},
+                "index": number, "id": format!("call_{}", call.id), "type": "function", "function": {"name": call.name, "arguments": ""},
             }]});
             tape.token(chunk(choice(index, start, Value::Null), None));
-            for piece in pieces(&call.arguments.to_string()) {
-                let more = json!({"tool_calls": [{"index": 0, "function": {"arguments": piece}}]});
+            for piece in pieces(&call.arguments) {
+                let more = json!({"tool_calls": [{"index": number, "function": {"arguments": piece}}]});
                 tape.token(chunk(choice(index, more, Value::Null), None));
             }
         }

@@ -1,6 +1,7 @@
 //! Gemini's own endpoints.
 
 use bytes::Bytes;
+use data_encoding::BASE64;
 use serde_json::{Map, Value, json};
 
 use super::ask::{Ask, Thinking};
@@ -27,10 +28,10 @@ pub(super) fn whole(ask: &Ask, script: &Script, behaviour: &Behaviour) -> Value 
         if !script.thoughts.is_empty() {
             parts.push(json!({"text": script.thoughts.concat(), "thought": true}));
         }
-        match &script.call {
-            Some(call) => parts.push(json!({"functionCall": {"name": call.name, "args": call.arguments}})),
-            None => parts.push(json!({"text": tokens.concat()})),
+        if script.calls.is_empty() || !tokens.is_empty() {
+            parts.push(json!({"text": tokens.concat()}));
         }
+        parts.extend(calls(script));
         candidate(index, &parts, Some(script.reason))
     });
     answer(ask, script, behaviour, candidates.collect(), &script.count)
@@ -53,13 +54,13 @@ pub(super) fn stream(ask: &Ask, script: &Script, behaviour: &Behaviour, layout: 
         for (index, tokens) in script.choices.iter().enumerate() {
             let Some(token) = tokens.get(step) else { continue };
             said.answer += 1;
-            let last = (step + 1 == tokens.len()).then_some(script.reason);
+            let last = (step + 1 == tokens.len() && script.calls.is_empty()).then_some(script.reason);
             pieces.push((vec![candidate(index, &[json!({"text": token})], last)], said));
         }
     }
-    if let Some(call) = &script.call {
-        let part = json!({"functionCall": {"name": call.name, "args": call.arguments}});
-        let candidates = (0..script.choices.len()).map(|index| candidate(index, std::slice::from_ref(&part), Some(script.reason)));
+    if !script.calls.is_empty() {
+        let parts = calls(script);
+        let candidates = (0..script.choices.len()).map(|index| candidate(index, &parts, Some(script.reason)));
         pieces.push((candidates.collect(), script.count));
     } else if longest == 0 {
         pieces.push((vec![candidate(0, &[], Some(script.reason))], script.count));
@@ -76,6 +77,18 @@ pub(super) fn stream(ask: &Ask, script: &Script, behaviour: &Behaviour, layout: 
         tape.push("\n]\n");
     }
     tape
+}
+
+/// Calls, the first with what was thought before it. They have no ids.
+fn calls(script: &Script) -> Vec<Value> {
+    let calls = script.calls.iter().enumerate().map(|(index, call)| {
+        let mut part = json!({"functionCall": {"name": call.name, "args": call.value()}});
+        if index == 0 {
+            part["thoughtSignature"] = BASE64.encode(&script.seed.to_le_bytes()).into();
+        }
+        part
+    });
+    calls.collect()
 }
 
 /// A server-sent event with Google's line ends.

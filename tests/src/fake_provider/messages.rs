@@ -66,7 +66,9 @@ pub(super) fn stream(ask: &Ask, script: &Script, behaviour: &Behaviour) -> Tape 
                 tape.push(start(begun));
                 ping(&mut tape);
                 tape.token(delta(json!({"type": "input_json_delta", "partial_json": ""})));
-                for piece in pieces(&block["input"].to_string()) {
+                let call = script.calls.iter().find(|call| block["id"] == format!("toolu_{}", call.id));
+                let input = call.map_or_else(|| block["input"].to_string(), |call| call.arguments.clone());
+                for piece in pieces(&input) {
                     tape.token(delta(json!({"type": "input_json_delta", "partial_json": piece})));
                 }
             }
@@ -116,15 +118,13 @@ fn blocks(ask: &Ask, script: &Script) -> Vec<Value> {
         blocks.push(json!({"type": "server_tool_use", "id": id, "name": "web_search", "input": {"query": query}}));
         blocks.push(json!({"type": "web_search_tool_result", "tool_use_id": id, "content": []}));
     }
-    match &script.call {
-        Some(call) => {
-            let id = format!("toolu_{}", call.id);
-            blocks.push(json!({"type": "tool_use", "id": id, "name": call.name, "input": call.arguments}));
-        }
-        None => {
-            let text = script.choices.first().map(|tokens| tokens.concat()).unwrap_or_default();
-            blocks.push(json!({"type": "text", "text": text}));
-        }
+    let text = script.choices.first().map(|tokens| tokens.concat()).unwrap_or_default();
+    if script.calls.is_empty() || !text.is_empty() {
+        blocks.push(json!({"type": "text", "text": text}));
+    }
+    for call in &script.calls {
+        let id = format!("toolu_{}", call.id);
+        blocks.push(json!({"type": "tool_use", "id": id, "name": call.name, "input": call.value()}));
     }
     blocks
 }

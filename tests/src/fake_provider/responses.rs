@@ -141,16 +141,19 @@ fn output(ask: &Ask, script: &Script) -> Vec<Value> {
             "action": {"type": "search", "query": crate::fake_ollama::text::quote(&ask.talk.question)},
         }));
     }
-    items.push(match &script.call {
-        Some(call) => json!({
-            "id": format!("fc_{seed:048x}"), "type": "function_call", "status": "completed",
-            "arguments": call.arguments.to_string(), "call_id": format!("call_{}", call.id), "name": call.name,
-        }),
-        None => json!({
-            "id": format!("msg_{seed:048x}"), "type": "message", "status": end(script),
-            "content": [text_part(&script.choices.first().map(|tokens| tokens.concat()).unwrap_or_default())], "role": "assistant",
-        }),
-    });
+    let text = script.choices.first().map(|tokens| tokens.concat()).unwrap_or_default();
+    if script.calls.is_empty() || !text.is_empty() {
+        items.push(json!({
+            "id": format!("msg_{seed:048x}"), "type": "message", "status": end(script), "content": [text_part(&text)],
+            "role": "assistant",
+        }));
+    }
+    for (index, call) in script.calls.iter().enumerate() {
+        items.push(json!({
+            "id": format!("fc_{:048x}", seed.wrapping_add(index as u64)), "type": "function_call", "status": "completed",
+            "arguments": call.arguments, "call_id": format!("call_{}", call.id), "name": call.name,
+        }));
+    }
     items
 }
 

@@ -206,7 +206,14 @@ impl Visit {
     /// What was asked for.
     fn say(mut self, shared: &Shared, route: &Route, query: &str, ask: &Ask, behaviour: Behaviour) -> Response<Answer> {
         let kind = self.kind;
-        let mut script = Script::write(ask, &behaviour);
+        let part = shared.part(&ask.model);
+        if part.is_some() && ask.lacks_signature {
+            let text = "Function call is missing a thought_signature in functionCall parts. This is required for tools to work \
+                        correctly, and missing thought_signature may lead to degraded model performance.";
+            return self.refuse(&Refusal::bad(text), &ask.model);
+        }
+        let played = part.and_then(|part| Script::of_part(&part, ask, &behaviour));
+        let mut script = played.unwrap_or_else(|| Script::write(ask, &behaviour));
         if behaviour.trouble == Some(Trouble::InvalidUtf8) {
             script.choices.iter_mut().flatten().for_each(|token| token.push_str(NO_CHARACTER));
         }

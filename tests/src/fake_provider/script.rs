@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 
 use super::ask::{Ask, Format, Thinking};
 use super::behaviour::Behaviour;
-use crate::fake_ollama::text::{self, Voice};
+use crate::{
+    fake_ollama::text::{self, Voice},
+    scripted::{self, Step},
+};
 
 /// Tokens of reasoning before an answer, where it is asked for.
 const THOUGHTS: u32 = 6;
@@ -23,7 +26,7 @@ pub(super) struct Script {
     pub(super) thoughts: Vec<String>,
     /// Each answer, token by token.
     pub(super) choices: Vec<Vec<String>>,
-    pub(super) call: Option<Call>,
+    pub(super) calls: Vec<Call>,
     pub(super) searches: bool,
     pub(super) reason: Reason,
     pub(super) count: Count,
@@ -34,7 +37,15 @@ pub(super) struct Script {
 pub(super) struct Call {
     pub(super) id: String,
     pub(super) name: String,
-    pub(super) arguments: Value,
+    /// As text, which need not be JSON.
+    pub(super) arguments: String,
+}
+
+impl Call {
+    /// As a value, for providers that send one.
+    pub(super) fn value(&self) -> Value {
+        serde_json::from_str(&self.arguments).unwrap_or_else(|_| self.arguments.as_str().into())
+    }
 }
 
 /// Why it ends.
@@ -61,6 +72,26 @@ pub(super) struct Count {
 }
 
 impl Script {
+    /// The step of a part that comes next.
+    pub(super) fn of_part(part: &[Step], ask: &Ask, behaviour: &Behaviour) -> Option<Self> {
+        let (number, step) = scripted::next(part, ask.talk.played)?;
+        let seed = text::mix(ask.talk.seed(&ask.model), number as u64);
+        let (thoughts, words) = (text::tokens_of(&step.thoughts), text::tokens_of(&step.text));
+        let calls = step.calls.iter().enumerate().map(|(index, call)| Call {
+            id: format!("{:016x}", text::mix(seed, index as u64)),
+            name: call.tool.clone(),
+            arguments: call.arguments.clone(),
+        });
+        let calls: Vec<_> = calls.collect();
+        let count = Count {
+            answer: words.len() as u64 + CALL_TOKENS * calls.len() as u64,
+            reasoning: thoughts.len() as u64,
+            ..prompt_count(ask, behaviour)
+        };
+        let reason = if calls.is_empty() { Reason::Stop } else { Reason::Tool };
+        Some(Self { seed, thoughts, choices: vec![words], calls, searches: false, reason, count })
+    }
+
     pub(super) fn write(ask: &Ask, behaviour: &Behaviour) -> Self {
         let seed = ask.talk.seed(&ask.model);
         let asked = if ask.thinking == Thinking::Off { 0 } else { THOUGHTS };
@@ -73,8 +104,8 @@ impl Script {
             id: format!("{:016x}", text::mix(seed, 7)),
             name: tool.name.clone(),
             arguments: match text::satisfying(&tool.parameters, seed) {
-                object @ Value::Object(_) => object,
-                _ => json!({}),
+                object @ Value::Object(_) => object.to_string(),
+                _ => json!({}).to_string(),
             },
         });
         let mut reason = if call.is_some() { Reason::Tool } else { Reason::Stop };
@@ -98,7 +129,7 @@ impl Script {
             thoughts: tokens_of(&thoughts, shown),
             count: Count { answer: said + calls, reasoning: thinking.into(), ..prompt_count(ask, behaviour) },
             choices,
-            call,
+            calls: call.into_iter().collect(),
             searches: ask.searches,
             reason,
         }
