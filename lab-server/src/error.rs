@@ -45,6 +45,20 @@ pub enum ApiError {
     },
     /// There is already something of that name.
     Taken,
+    /// It was changed since the caller looked at it.
+    ChangedMeanwhile,
+    /// There is no place for it.
+    Full {
+        /// What is full, and what to do.
+        why: &'static str,
+    },
+    /// The machine's disk is full.
+    NoSpace,
+    /// It would break a rule.
+    Refused {
+        /// Which, and what to do.
+        why: &'static str,
+    },
     /// Too many attempts from this network address.
     TooManyRequests {
         /// When it is worth trying again, in seconds.
@@ -90,6 +104,18 @@ impl ApiError {
             ),
             Self::Scope { .. } => (StatusCode::FORBIDDEN, "key_scope", "this key may not do that"),
             Self::Taken => (StatusCode::CONFLICT, "taken", "there is already one of that name; choose another name"),
+            Self::ChangedMeanwhile => (
+                StatusCode::CONFLICT,
+                "changed_meanwhile",
+                "it was changed since you looked at it, and nothing of yours was written; look at it again and repeat the change",
+            ),
+            Self::Full { .. } => (StatusCode::CONFLICT, "full", "there is no place for it"),
+            Self::NoSpace => (
+                StatusCode::INSUFFICIENT_STORAGE,
+                "no_space",
+                "the lab's disk is full, and nothing of yours was written; tell its operator, and try again later",
+            ),
+            Self::Refused { .. } => (StatusCode::CONFLICT, "refused", "that is not possible here"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the body is larger than this address takes"),
             Self::TooManyRequests { .. } => (
                 StatusCode::TOO_MANY_REQUESTS,
@@ -129,6 +155,7 @@ impl ApiError {
                     "this key may not do that: it needs the scope `{needs}`; make one with `1k4-lab admin keys create --scope {needs}`"
                 )
             }
+            Self::Refused { why } | Self::Full { why } => why.to_owned(),
             _ => self.parts().2.to_owned(),
         }
     }
@@ -174,6 +201,9 @@ impl From<StoreError> for ApiError {
             // Also what is there and somebody else's: the store looks for the owner's only.
             StoreError::Missing(_) => Self::NotFound,
             StoreError::Taken(_) => Self::Taken,
+            StoreError::Stale(_) => Self::ChangedMeanwhile,
+            StoreError::Refused(why) => Self::Refused { why },
+            StoreError::Full(why) => Self::Full { why },
             error => {
                 tracing::error!(%error, "the store failed");
                 Self::Internal

@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod content;
 pub mod event;
+pub mod files;
 pub mod models;
 pub mod operations;
 pub mod prompt;

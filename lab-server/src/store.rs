@@ -6,10 +6,16 @@
 
 mod api_keys;
 mod balances;
+mod blobs;
+mod bookmark;
+mod conversations;
 mod devices;
+mod files;
+mod folders;
 mod identities;
 mod key_terms;
 mod ledger;
+mod messages;
 mod migration;
 mod operations;
 mod pairings;
@@ -19,6 +25,7 @@ mod security_epoch;
 mod sessions;
 mod settlements;
 mod spending;
+mod tasks;
 mod users;
 
 use std::{
@@ -34,13 +41,20 @@ use sea_orm::{
     sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous},
 };
 use sea_orm_migration::MigratorTrait;
+use serde::{Serialize, de::DeserializeOwned};
+use zeroize::Zeroizing;
 
 pub use api_keys::{ApiKeyRecord, KeyOwner, ValidKey};
 pub use balances::{Balance, Credited, FREE_REQUESTS};
+pub use bookmark::{Bookmark, InvalidBookmark};
+pub use conversations::{Conversation, ConversationChange, ConversationFilter, ConversationSettings, NewConversation};
 pub use devices::{Device, DeviceName, Enrolment, InvalidDeviceName};
+pub use files::{FileEntry, FileRef, FileVersion, NewFileVersion, Purged};
+pub use folders::{Folder, FolderChange, MAX_FOLDER_DEPTH};
 pub use identities::{Identity, MAIL, Subject};
 pub use key_terms::{InvalidModelPattern, InvalidScope, KeyTerms, ModelPattern, Rates, Scope, Scopes, Spending};
 pub use ledger::{EntryKind, LedgerEntry};
+pub use messages::{Message, Role};
 pub use operations::{BEGINNING, OperationDraft, OperationPosition, OperationRow};
 pub use pairings::{NewPairing, Pairing, PairingState};
 pub use projects::{Project, ProjectSettings};
@@ -48,11 +62,12 @@ pub use requests::{Cursor, InvalidCursor, RequestFilter, RequestRecord, SumBy, U
 pub use sessions::{SessionRecord, TokenRecord};
 pub use settlements::{Charge, Settlement};
 pub use spending::{SpendingWindow, Spent};
+pub use tasks::{Assignee, NewTask, Task, TaskChange, TaskPlace, TaskState};
 pub use users::User;
 
 use crate::{
     config::Config,
-    vault::{Vault, VaultError},
+    vault::{Key, Place, Vault, VaultError},
 };
 
 /// How long a statement waits for another process's write. The `admin` command and the server share the file.
@@ -90,6 +105,12 @@ pub enum StoreError {
     /// What is to be changed is not there.
     #[error("there is no such {0}")]
     Missing(&'static str),
+    /// What is to be changed is not what the caller has seen.
+    #[error("the {0} was changed meanwhile; look at it again and repeat the change")]
+    Stale(&'static str),
+    /// There is no place for it.
+    #[error("{0}")]
+    Full(&'static str),
     /// It would break a rule.
     #[error("{0}")]
     Refused(&'static str),
@@ -209,6 +230,35 @@ pub(crate) async fn copy_database(db: &impl ConnectionTrait, file: &Path) -> Res
     let path = file.to_str().ok_or_else(|| DbErr::Custom("the path of the copy is no text".to_owned()))?;
     let copy = Statement::from_sql_and_values(db.get_database_backend(), "VACUUM INTO ?", [path.into()]);
     db.execute_raw(copy).await.map(drop)
+}
+
+/// Opens many rows where it keeps nobody waiting.
+async fn off_runtime<T: Send + 'static>(work: impl FnOnce() -> Result<T, StoreError> + Send + 'static) -> Result<T, StoreError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
+        Err(_) => Err(StoreError::Refused("the Lab is being stopped")),
+    }
+}
+
+/// A value that is sealed as JSON.
+fn sealed(key: &Key, place: Place<'_>, value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
+    // Our own types are always written: their maps have texts as keys.
+    let plain = Zeroizing::new(serde_json::to_vec(value).map_err(|_| StoreError::Corrupt(place.column))?);
+    Ok(key.seal(place, &plain))
+}
+
+/// A value that was sealed as JSON.
+fn unsealed<T: DeserializeOwned>(key: &Key, place: Place<'_>, sealed: &[u8]) -> Result<T, StoreError> {
+    serde_json::from_slice(&key.open(place, sealed)?).map_err(|_| StoreError::Corrupt(place.column))
+}
+
+/// The key of what is about to be looked at; whose key was deleted is gone, be its rows there for another moment.
+async fn key_of(vault: &Vault, scope: crate::vault::Scope, what: &'static str) -> Result<Key, StoreError> {
+    match vault.key(scope).await {
+        Err(VaultError::NoKey) => Err(StoreError::Missing(what)),
+        other => Ok(other?),
+    }
 }
 
 /// An identity out of a row.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use wire::{ProjectId, UserId};
 
 use super::{Rates, Store, StoreError, api_keys, id, now_ms, rate, security_epoch, stored_rate, taken};
+use crate::vault::{Key, Scope, VaultError};
 
 /// One of a person's projects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -126,6 +127,27 @@ impl Store {
         transaction.commit().await?;
         Ok(epoch)
     }
+}
+
+impl Store {
+    /// The key of a project, which must be this person's.
+    pub(crate) async fn project_key(&self, owner: UserId, project: ProjectId) -> Result<Key, StoreError> {
+        of_owner(&self.db, owner, project).await?;
+        match self.vault.create(Scope::Project(owner, project)).await {
+            Err(VaultError::NoKey) => Err(StoreError::Missing("project")),
+            other => Ok(other?),
+        }
+    }
+}
+
+/// One project, which must be this person's and still be there.
+pub(super) async fn of_owner(
+    db: &impl sea_orm::ConnectionTrait,
+    owner: UserId,
+    project: ProjectId,
+) -> Result<entity::Model, StoreError> {
+    let row = of(owner).filter(entity::Column::Id.eq(project.to_string())).one(db).await?;
+    row.ok_or(StoreError::Missing("project"))
 }
 
 /// A person's projects that are still there.

@@ -205,7 +205,8 @@ fn messages() -> TableCreateStatement {
         .col(big_integer("version"))
         .col(big_integer("created_at"))
         .foreign_key(&mut belongs_to("messages", "conversation_id", "conversations"))
-        .foreign_key(&mut belongs_to("messages", "parent_id", "messages"))
+        // Not by cascade: a conversation of a thousand messages one below the other would be deeper than SQLite's triggers go.
+        .foreign_key(ForeignKey::create().from("messages", "parent_id").to("messages", "id"))
         .take()
 }
 

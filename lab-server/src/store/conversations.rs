@@ -1,0 +1,388 @@
+//! Conversations: which project and folder they are in, what they are called, which of their branches is read. Each has a key of its
+//! own; with the key it is gone.
+
+use sea_orm::{
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, EntityTrait, IntoActiveModel,
+    QueryFilter, QueryOrder, QuerySelect, Select,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use wire::{ConversationId, FolderId, MessageId, ProjectId, UserId};
+
+use super::{Bookmark, Store, StoreError, folders, id, key_of, messages, now_ms, projects, sealed, unsealed};
+use crate::{
+    lab::content::ModelChoice,
+    vault::{Key, Place, Scope, VaultError},
+};
+
+/// One of a person's conversations.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Conversation {
+    /// Which.
+    pub id: ConversationId,
+    /// Whose.
+    pub user: UserId,
+    /// Which project it belongs to.
+    pub project: ProjectId,
+    /// Which folder it lies in.
+    pub folder: Option<FolderId>,
+    /// As its owner calls it; `None` as long as they have not said.
+    pub title: Option<String>,
+    /// How it is held.
+    pub settings: ConversationSettings,
+    /// The last message of the branch that is read.
+    pub leaf: Option<MessageId>,
+    /// Whether it stays on top.
+    pub pinned: bool,
+    /// Milliseconds since 1970 when it was put away.
+    pub archived_at: Option<i64>,
+    /// Grows with each change of what is above, but not with messages.
+    pub version: i64,
+    /// Milliseconds since 1970.
+    pub created_at: i64,
+    /// Milliseconds since 1970 of the last message or change.
+    pub updated_at: i64,
+}
+
+/// How a conversation is held.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ConversationSettings {
+    /// Who answers unless a run says otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelChoice>,
+    /// What the model is to keep in mind all along, beside the project's instructions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 65536)]
+    pub instructions: Option<String>,
+}
+
+/// A conversation to be.
+#[derive(Debug, Clone)]
+pub struct NewConversation {
+    /// Which project it belongs to.
+    pub project: ProjectId,
+    /// Which folder it lies in.
+    pub folder: Option<FolderId>,
+    /// What it is called.
+    pub title: Option<String>,
+    /// How it is held.
+    pub settings: ConversationSettings,
+}
+
+/// What is to be another; `None` stays.
+#[derive(Debug, Clone, Default)]
+pub struct ConversationChange {
+    /// The title; `Some(None)` takes it away.
+    pub title: Option<Option<String>>,
+    /// The folder; `Some(None)` takes it out of its folder.
+    pub folder: Option<Option<FolderId>>,
+    /// The settings, all of them.
+    pub settings: Option<ConversationSettings>,
+    /// The last message of the branch that is read.
+    pub leaf: Option<MessageId>,
+    /// Whether it stays on top.
+    pub pinned: Option<bool>,
+    /// Whether it is put away.
+    pub archived: Option<bool>,
+}
+
+/// Which conversations are meant.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ConversationFilter {
+    /// Those of this project.
+    pub project: Option<ProjectId>,
+    /// Those of this folder.
+    pub folder: Option<FolderId>,
+    /// Those that are put away, or those that are not.
+    pub archived: Option<bool>,
+    /// Those that stay on top, or those that do not.
+    pub pinned: Option<bool>,
+}
+
+impl Store {
+    /// Starts a conversation.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when the owner has no such project or folder.
+    pub async fn add_conversation(&self, owner: UserId, new: NewConversation) -> Result<Conversation, StoreError> {
+        let conversation = ConversationId::random();
+        let scope = Scope::Conversation(owner, conversation);
+        let key = self.vault.create(scope).await?;
+        let added = self.insert_conversation(owner, conversation, &key, new).await;
+        if added.is_err() {
+            // The key of what never was. If it cannot be deleted it opens nothing all the same.
+            let _ = self.vault.shred(scope).await;
+        }
+        added
+    }
+
+    async fn insert_conversation(
+        &self,
+        owner: UserId,
+        conversation: ConversationId,
+        key: &Key,
+        new: NewConversation,
+    ) -> Result<Conversation, StoreError> {
+        let transaction = self.write().await?;
+        projects::of_owner(&transaction, owner, new.project).await?;
+        if let Some(folder) = new.folder {
+            folders::of_owner(&transaction, owner, folder).await?;
+        }
+        let now = now_ms();
+        let made = Conversation {
+            id: conversation,
+            user: owner,
+            project: new.project,
+            folder: new.folder,
+            title: new.title,
+            settings: new.settings,
+            leaf: None,
+            pinned: false,
+            archived_at: None,
+            version: 1,
+            created_at: now,
+            updated_at: now,
+        };
+        made.row(key)?.into_active_model().insert(&transaction).await?;
+        transaction.commit().await?;
+        Ok(made)
+    }
+
+    /// One conversation, if it is this person's.
+    ///
+    /// # Errors
+    /// When the database fails, or what is stored was changed.
+    pub async fn conversation(&self, owner: UserId, conversation: ConversationId) -> Result<Option<Conversation>, StoreError> {
+        let row = of(owner).filter(entity::Column::Id.eq(conversation.to_string())).one(&self.db).await?;
+        match row {
+            Some(row) => self.opened(owner, row).await,
+            None => Ok(None),
+        }
+    }
+
+    /// A person's conversations, those that were used last first: at most `limit` after `after`, and where to go on.
+    ///
+    /// # Errors
+    /// When the database fails, or what is stored was changed.
+    pub async fn conversations(
+        &self,
+        owner: UserId,
+        filter: ConversationFilter,
+        after: Option<Bookmark<ConversationId>>,
+        limit: u64,
+    ) -> Result<(Vec<Conversation>, Option<Bookmark<ConversationId>>), StoreError> {
+        let mut find = filter.apply(of(owner));
+        if let Some(Bookmark { time, id }) = after {
+            let same_time = Condition::all().add(entity::Column::UpdatedAt.eq(time)).add(entity::Column::Id.lt(id.to_string()));
+            find = find.filter(Condition::any().add(entity::Column::UpdatedAt.lt(time)).add(same_time));
+        }
+        // One more than asked for tells whether there are more.
+        let mut rows = find
+            .order_by_desc(entity::Column::UpdatedAt)
+            .order_by_desc(entity::Column::Id)
+            .limit(limit.saturating_add(1))
+            .all(&self.db)
+            .await?;
+        let kept = usize::try_from(limit).unwrap_or(usize::MAX);
+        let more = rows.len() > kept;
+        rows.truncate(kept);
+        let next = match rows.last().filter(|_| more) {
+            Some(last) => Some(Bookmark { time: last.updated_at, id: id(&last.id, "conversation id")? }),
+            None => None,
+        };
+        let mut opened = Vec::with_capacity(rows.len());
+        for row in rows {
+            opened.extend(self.opened(owner, row).await?);
+        }
+        Ok((opened, next))
+    }
+
+    /// Changes a conversation. With `seen`, only as long as it is still of that version.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when the owner has no such conversation, folder or message, [`StoreError::Stale`] when it was changed
+    /// meanwhile.
+    pub async fn update_conversation(
+        &self,
+        owner: UserId,
+        conversation: ConversationId,
+        seen: Option<i64>,
+        change: ConversationChange,
+    ) -> Result<Conversation, StoreError> {
+        let key = key_of(&self.vault, Scope::Conversation(owner, conversation), "conversation").await?;
+        let transaction = self.write().await?;
+        let row = of_owner(&transaction, owner, conversation).await?;
+        if seen.is_some_and(|seen| seen != row.version) {
+            return Err(StoreError::Stale("conversation"));
+        }
+        let mut changed = row.open(&key)?;
+        if let Some(folder) = change.folder {
+            if let Some(folder) = folder {
+                folders::of_owner(&transaction, owner, folder).await?;
+            }
+            changed.folder = folder;
+        }
+        if let Some(leaf) = change.leaf {
+            messages::of_conversation(&transaction, owner, conversation, leaf).await?;
+            changed.leaf = Some(leaf);
+        }
+        let now = now_ms();
+        changed.title = change.title.unwrap_or(changed.title);
+        changed.settings = change.settings.unwrap_or(changed.settings);
+        changed.pinned = change.pinned.unwrap_or(changed.pinned);
+        if let Some(archived) = change.archived {
+            changed.archived_at = archived.then(|| changed.archived_at.unwrap_or(now));
+        }
+        changed.version += 1;
+        changed.updated_at = now.max(changed.updated_at);
+        changed.row(&key)?.into_active_model().reset_all().update(&transaction).await?;
+        transaction.commit().await?;
+        Ok(changed)
+    }
+
+    /// Deletes a conversation with all its messages and runs. Its key goes first: when that is done nobody reads it any more, and
+    /// what fails afterwards is done by deleting once more.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when the owner has no such conversation.
+    pub async fn delete_conversation(&self, owner: UserId, conversation: ConversationId) -> Result<(), StoreError> {
+        of_owner(&self.db, owner, conversation).await?;
+        self.vault.shred(Scope::Conversation(owner, conversation)).await?;
+        entity::Entity::delete_many()
+            .filter(entity::Column::Id.eq(conversation.to_string()))
+            .filter(entity::Column::UserId.eq(owner.to_string()))
+            .exec(&self.db)
+            .await?;
+        Ok(())
+    }
+
+    /// A row as its owner reads it; nothing when its key is gone.
+    async fn opened(&self, owner: UserId, row: entity::Model) -> Result<Option<Conversation>, StoreError> {
+        let conversation = id(&row.id, "conversation id")?;
+        match self.vault.key(Scope::Conversation(owner, conversation)).await {
+            Err(VaultError::NoKey) => Ok(None),
+            key => row.open(&key?).map(Some),
+        }
+    }
+}
+
+impl ConversationFilter {
+    fn apply(self, mut find: Select<entity::Entity>) -> Select<entity::Entity> {
+        if let Some(project) = self.project {
+            find = find.filter(entity::Column::ProjectId.eq(project.to_string()));
+        }
+        if let Some(folder) = self.folder {
+            find = find.filter(entity::Column::FolderId.eq(folder.to_string()));
+        }
+        if let Some(pinned) = self.pinned {
+            find = find.filter(entity::Column::Pinned.eq(pinned));
+        }
+        match self.archived {
+            Some(true) => find.filter(entity::Column::ArchivedAt.is_not_null()),
+            Some(false) => find.filter(entity::Column::ArchivedAt.is_null()),
+            None => find,
+        }
+    }
+}
+
+/// A person's conversations.
+fn of(owner: UserId) -> Select<entity::Entity> {
+    entity::Entity::find().filter(entity::Column::UserId.eq(owner.to_string()))
+}
+
+/// One conversation, which must be this person's.
+pub(super) async fn of_owner(
+    db: &impl ConnectionTrait,
+    owner: UserId,
+    conversation: ConversationId,
+) -> Result<entity::Model, StoreError> {
+    let row = of(owner).filter(entity::Column::Id.eq(conversation.to_string())).one(db).await?;
+    row.ok_or(StoreError::Missing("conversation"))
+}
+
+/// A message was said: the branch that is read ends with it.
+pub(super) async fn grown(
+    transaction: &DatabaseTransaction,
+    row: entity::Model,
+    leaf: MessageId,
+    time: i64,
+) -> Result<(), StoreError> {
+    let updated_at = time.max(row.updated_at);
+    let mut row = row.into_active_model();
+    row.leaf_id = Set(Some(leaf.to_string()));
+    row.updated_at = Set(updated_at);
+    row.update(transaction).await?;
+    Ok(())
+}
+
+fn place<'a>(column: &'static str, row: &'a str, version: i64) -> Place<'a> {
+    Place { table: "conversations", column, row, version }
+}
+
+impl Conversation {
+    fn row(&self, key: &Key) -> Result<entity::Model, StoreError> {
+        let row = self.id.to_string();
+        Ok(entity::Model {
+            title_sealed: sealed(key, place("title", &row, self.version), &self.title)?,
+            settings_sealed: sealed(key, place("settings", &row, self.version), &self.settings)?,
+            id: row,
+            user_id: self.user.to_string(),
+            project_id: self.project.to_string(),
+            folder_id: self.folder.map(|folder| folder.to_string()),
+            leaf_id: self.leaf.map(|leaf| leaf.to_string()),
+            pinned: self.pinned,
+            archived_at: self.archived_at,
+            version: self.version,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+        })
+    }
+}
+
+impl entity::Model {
+    fn open(self, key: &Key) -> Result<Conversation, StoreError> {
+        Ok(Conversation {
+            id: id(&self.id, "conversation id")?,
+            user: id(&self.user_id, "user id")?,
+            project: id(&self.project_id, "project id")?,
+            folder: self.folder_id.map(|folder| id(&folder, "folder id")).transpose()?,
+            title: unsealed(key, place("title", &self.id, self.version), &self.title_sealed)?,
+            settings: unsealed(key, place("settings", &self.id, self.version), &self.settings_sealed)?,
+            leaf: self.leaf_id.map(|leaf| id(&leaf, "message id")).transpose()?,
+            pinned: self.pinned,
+            archived_at: self.archived_at,
+            version: self.version,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+        })
+    }
+}
+
+#[allow(unreachable_pub, reason = "the derive writes pub items")]
+pub(super) mod entity {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "conversations")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: String,
+        pub user_id: String,
+        pub project_id: String,
+        pub folder_id: Option<String>,
+        pub title_sealed: Vec<u8>,
+        pub settings_sealed: Vec<u8>,
+        pub leaf_id: Option<String>,
+        pub pinned: bool,
+        pub archived_at: Option<i64>,
+        pub version: i64,
+        pub created_at: i64,
+        pub updated_at: i64,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}

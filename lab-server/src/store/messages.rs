@@ -1,0 +1,296 @@
+//! Messages: a tree for each conversation. What was said is never overwritten by another way of saying it: that is a sibling.
+
+use std::{fmt, str::FromStr};
+
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,
+    QuerySelect, Select, Statement,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use wire::{ConversationId, MessageId, RunId, UserId};
+
+use super::{Bookmark, Store, StoreError, conversations, id, key_of, now_ms, off_runtime, sealed, unsealed};
+use crate::{
+    lab::content::Content,
+    vault::{Key, Place, Scope},
+};
+
+/// Something that was said in a conversation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    /// Which.
+    pub id: MessageId,
+    /// In which conversation.
+    pub conversation: ConversationId,
+    /// What it follows; `None` for a beginning.
+    pub parent: Option<MessageId>,
+    /// Who says it.
+    pub role: Role,
+    /// What is said.
+    pub content: Content,
+    /// The run that makes or made it.
+    pub run: Option<RunId>,
+    /// Grows with each change of the content.
+    pub version: i64,
+    /// Milliseconds since 1970; later messages of a conversation have later times.
+    pub created_at: i64,
+}
+
+/// Who says something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// A person.
+    User,
+    /// A model, with the tools that it used.
+    Assistant,
+}
+
+impl Store {
+    /// Adds a message below its parent; the branch that is read then ends with it.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when the owner has no such conversation, or that has no such parent.
+    pub async fn add_message(
+        &self,
+        owner: UserId,
+        conversation: ConversationId,
+        parent: Option<MessageId>,
+        role: Role,
+        content: Content,
+        run: Option<RunId>,
+    ) -> Result<Message, StoreError> {
+        let key = key_of(&self.vault, Scope::Conversation(owner, conversation), "conversation").await?;
+        let transaction = self.write().await?;
+        let grows = conversations::of_owner(&transaction, owner, conversation).await?;
+        if let Some(parent) = parent {
+            of_conversation(&transaction, owner, conversation, parent).await?;
+        }
+        let newest = of(owner, conversation).order_by_desc(entity::Column::CreatedAt).limit(1).one(&transaction).await?;
+        let message = Message {
+            id: MessageId::random(),
+            conversation,
+            parent,
+            role,
+            content,
+            run,
+            version: 1,
+            // The order of messages is the order of their times, also within a millisecond and when a clock is set back.
+            created_at: newest.map_or(0, |newest| newest.created_at + 1).max(now_ms()),
+        };
+        message.row(owner, &key)?.into_active_model().insert(&transaction).await?;
+        conversations::grown(&transaction, grows, message.id, message.created_at).await?;
+        transaction.commit().await?;
+        Ok(message)
+    }
+
+    /// Every message of a conversation, of all branches, in the order in which they were said.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when the owner has no such conversation.
+    pub async fn messages(&self, owner: UserId, conversation: ConversationId) -> Result<Vec<Message>, StoreError> {
+        conversations::of_owner(&self.db, owner, conversation).await?;
+        let rows = of(owner, conversation).order_by_asc(entity::Column::CreatedAt).all(&self.db).await?;
+        self.read(owner, conversation, rows).await
+    }
+
+    /// As [`Store::messages`], at most `limit` after `after`, and where to go on.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when the owner has no such conversation.
+    pub async fn messages_page(
+        &self,
+        owner: UserId,
+        conversation: ConversationId,
+        after: Option<Bookmark<MessageId>>,
+        limit: u64,
+    ) -> Result<(Vec<Message>, Option<Bookmark<MessageId>>), StoreError> {
+        conversations::of_owner(&self.db, owner, conversation).await?;
+        let mut find = of(owner, conversation);
+        if let Some(Bookmark { time, id }) = after {
+            let same_time = Condition::all().add(entity::Column::CreatedAt.eq(time)).add(entity::Column::Id.gt(id.to_string()));
+            find = find.filter(Condition::any().add(entity::Column::CreatedAt.gt(time)).add(same_time));
+        }
+        let mut rows = find
+            .order_by_asc(entity::Column::CreatedAt)
+            .order_by_asc(entity::Column::Id)
+            .limit(limit.saturating_add(1))
+            .all(&self.db)
+            .await?;
+        let kept = usize::try_from(limit).unwrap_or(usize::MAX);
+        let more = rows.len() > kept;
+        rows.truncate(kept);
+        let messages = self.read(owner, conversation, rows).await?;
+        let next = messages.last().filter(|_| more).map(|last| Bookmark { time: last.created_at, id: last.id });
+        Ok((messages, next))
+    }
+
+    /// One message, if it is this person's.
+    ///
+    /// # Errors
+    /// When the database fails, or what is stored was changed.
+    pub async fn message(&self, owner: UserId, message: MessageId) -> Result<Option<Message>, StoreError> {
+        let Some(row) = self.message_row(owner, message).await? else { return Ok(None) };
+        let conversation = id(&row.conversation_id, "conversation id")?;
+        Ok(self.read(owner, conversation, vec![row]).await?.pop())
+    }
+
+    /// The branch that ends with `leaf`, from its beginning on.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when the owner has no such conversation, or that has no such message.
+    pub async fn path_to(&self, owner: UserId, conversation: ConversationId, leaf: MessageId) -> Result<Vec<Message>, StoreError> {
+        let values = [leaf.to_string(), conversation.to_string(), owner.to_string()];
+        let walk = Statement::from_sql_and_values(DbBackend::Sqlite, PATH, values.map(sea_orm::Value::from));
+        let rows = entity::Entity::find().from_raw_sql(walk).all(&self.db).await?;
+        if rows.is_empty() {
+            return Err(StoreError::Missing("message"));
+        }
+        self.read(owner, conversation, rows).await
+    }
+
+    /// Writes what a message says anew: what a run has made of it.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when the owner has no such message.
+    pub async fn set_message_content(&self, owner: UserId, message: MessageId, content: Content) -> Result<(), StoreError> {
+        let row = self.message_row(owner, message).await?.ok_or(StoreError::Missing("message"))?;
+        let scope = Scope::Conversation(owner, id(&row.conversation_id, "conversation id")?);
+        let key = key_of(&self.vault, scope, "message").await?;
+        let transaction = self.write().await?;
+        // Once more, under the lock: the version must be one that nobody else writes.
+        let mut row = own(owner, message).one(&transaction).await?.ok_or(StoreError::Missing("message"))?;
+        row.version += 1;
+        row.content_sealed = sealed(&key, place(&row.id, row.version), &content)?;
+        row.into_active_model().reset_all().update(&transaction).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    async fn message_row(&self, owner: UserId, message: MessageId) -> Result<Option<entity::Model>, StoreError> {
+        Ok(own(owner, message).one(&self.db).await?)
+    }
+
+    async fn read(
+        &self,
+        owner: UserId,
+        conversation: ConversationId,
+        rows: Vec<entity::Model>,
+    ) -> Result<Vec<Message>, StoreError> {
+        let key = key_of(&self.vault, Scope::Conversation(owner, conversation), "conversation").await?;
+        off_runtime(move || rows.into_iter().map(|row| row.open(&key)).collect()).await
+    }
+}
+
+/// From a message to the beginning, told from the beginning.
+const PATH: &str = "WITH RECURSIVE path (id, parent_id, depth) AS ( \
+     SELECT id, parent_id, 0 FROM messages WHERE id = $1 AND conversation_id = $2 AND user_id = $3 \
+     UNION ALL SELECT above.id, above.parent_id, path.depth + 1 FROM messages above JOIN path ON above.id = path.parent_id \
+     WHERE above.conversation_id = $2 AND above.user_id = $3) \
+     SELECT messages.* FROM path JOIN messages ON messages.id = path.id ORDER BY path.depth DESC";
+
+/// A conversation's messages.
+fn of(owner: UserId, conversation: ConversationId) -> Select<entity::Entity> {
+    entity::Entity::find()
+        .filter(entity::Column::ConversationId.eq(conversation.to_string()))
+        .filter(entity::Column::UserId.eq(owner.to_string()))
+}
+
+/// One message, whatever its conversation.
+fn own(owner: UserId, message: MessageId) -> Select<entity::Entity> {
+    entity::Entity::find().filter(entity::Column::Id.eq(message.to_string())).filter(entity::Column::UserId.eq(owner.to_string()))
+}
+
+/// One message, which must be this conversation's.
+pub(super) async fn of_conversation(
+    db: &impl ConnectionTrait,
+    owner: UserId,
+    conversation: ConversationId,
+    message: MessageId,
+) -> Result<entity::Model, StoreError> {
+    let row = of(owner, conversation).filter(entity::Column::Id.eq(message.to_string())).one(db).await?;
+    row.ok_or(StoreError::Missing("message"))
+}
+
+fn place(row: &str, version: i64) -> Place<'_> {
+    Place { table: "messages", column: "content", row, version }
+}
+
+impl Message {
+    fn row(&self, owner: UserId, key: &Key) -> Result<entity::Model, StoreError> {
+        let row = self.id.to_string();
+        Ok(entity::Model {
+            content_sealed: sealed(key, place(&row, self.version), &self.content)?,
+            id: row,
+            user_id: owner.to_string(),
+            conversation_id: self.conversation.to_string(),
+            parent_id: self.parent.map(|parent| parent.to_string()),
+            role: self.role.to_string(),
+            run_id: self.run.map(|run| run.to_string()),
+            version: self.version,
+            created_at: self.created_at,
+        })
+    }
+}
+
+impl entity::Model {
+    pub(super) fn open(self, key: &Key) -> Result<Message, StoreError> {
+        Ok(Message {
+            content: unsealed(key, place(&self.id, self.version), &self.content_sealed)?,
+            id: id(&self.id, "message id")?,
+            conversation: id(&self.conversation_id, "conversation id")?,
+            parent: self.parent_id.map(|parent| id(&parent, "message id")).transpose()?,
+            role: id(&self.role, "role")?,
+            run: self.run_id.map(|run| id(&run, "run id")).transpose()?,
+            version: self.version,
+            created_at: self.created_at,
+        })
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::User => "user",
+            Self::Assistant => "assistant",
+        })
+    }
+}
+
+impl FromStr for Role {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "user" => Ok(Self::User),
+            "assistant" => Ok(Self::Assistant),
+            _ => Err(()),
+        }
+    }
+}
+
+#[allow(unreachable_pub, reason = "the derive writes pub items")]
+pub(super) mod entity {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "messages")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: String,
+        pub user_id: String,
+        pub conversation_id: String,
+        pub parent_id: Option<String>,
+        pub role: String,
+        pub content_sealed: Vec<u8>,
+        pub run_id: Option<String>,
+        pub version: i64,
+        pub created_at: i64,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
