@@ -11,4 +11,5 @@ pub mod files;
 pub mod models;
 pub mod operations;
 pub mod prompt;
+pub mod runs;
 pub mod tools;

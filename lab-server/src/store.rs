@@ -21,6 +21,7 @@ mod operations;
 mod pairings;
 mod projects;
 mod requests;
+mod runs;
 mod security_epoch;
 mod sessions;
 mod settlements;
@@ -59,6 +60,7 @@ pub use operations::{BEGINNING, OperationDraft, OperationPosition, OperationRow}
 pub use pairings::{NewPairing, Pairing, PairingState};
 pub use projects::{Project, ProjectSettings};
 pub use requests::{Cursor, InvalidCursor, RequestFilter, RequestRecord, SumBy, UsageSum};
+pub use runs::{Run, RunBeginning, RunEnd, RunKind, RunProgress, RunState, UnfinishedRun};
 pub use sessions::{SessionRecord, TokenRecord};
 pub use settlements::{Charge, Settlement};
 pub use spending::{SpendingWindow, Spent};
@@ -185,6 +187,12 @@ impl Store {
     #[must_use]
     pub fn vault(&self) -> &Vault {
         &self.vault
+    }
+
+    /// For tests that look below what the verbs show.
+    #[cfg(test)]
+    pub(crate) fn connection(&self) -> &DatabaseConnection {
+        &self.db
     }
 
     /// A transaction that takes the write lock first thing: one that reads first would fail, not wait, when another wrote meanwhile.
