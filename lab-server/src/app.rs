@@ -24,6 +24,7 @@ use crate::{
         certificate::{self, CertificateError},
     },
     gateway::{Gateway, pairing::Pairing},
+    lab::operations::{HeadsError, Keeper, Log},
     meter::{DefaultRates, JournalError, Meter},
     metrics::{Metrics, Observed},
     operator::{Operator, Parts},
@@ -50,8 +51,11 @@ pub struct App {
     pub ca_pem: Option<String>,
     /// Who may use the model API, and where its records go.
     pub meter: Meter,
+    /// What was done in people's projects.
+    pub log: Log,
     /// Where the operator's listener is, if there is one.
     pub admin_addr: Option<SocketAddr>,
+    heads: Keeper,
     gateway: Arc<Gateway>,
     upstream: Arc<Upstream>,
     operator: Option<(Operator, Parts)>,
@@ -70,6 +74,9 @@ pub enum BuildError {
     /// The certificate.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    /// The signed heads of operation logs.
+    #[error(transparent)]
+    Heads(#[from] HeadsError),
     /// The journal of what requests cost.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -96,6 +103,8 @@ impl App {
         let origin = config.origin(bound);
         let identity = certificate::load(&config.tls, &config.data_dir, origin.host())?;
         let store = Store::of(config).await?;
+        let log = Log::new(store.clone());
+        let heads = log.keep_heads(&config.audit_heads).await?;
         let revocations = Revocations::follow(store.clone()).await?;
         let catalogue = Arc::new(providers::catalogue(&config.providers).map_err(ProviderError::from)?);
         let channels = providers::open(&config.providers).await?;
@@ -143,7 +152,9 @@ impl App {
             origin,
             ca_pem,
             meter,
+            log,
             admin_addr,
+            heads,
             gateway,
             upstream,
             operator,
@@ -161,7 +172,7 @@ impl App {
 /// # Errors
 /// When the store cannot be closed in order.
 pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Result<(), StoreError> {
-    let App { store, revocations, meter, gateway, upstream, operator, draining, tls, limits, router, .. } = app;
+    let App { store, revocations, meter, heads, gateway, upstream, operator, draining, tls, limits, router, .. } = app;
     let ended = CancellationToken::new();
     let following = tokio::spawn(Arc::clone(&gateway).follow_revocations(revocations.watch()));
     let watching = tokio::spawn(providers::watch(upstream, ended.clone()));
@@ -178,6 +189,7 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
     // when the Lab starts again.
     let _ = tokio::time::timeout(limits.drain, all_settled(&meter)).await;
     meter.flush().await;
+    heads.finish().await;
     ended.cancel();
     // A part that panicked was reported by the hook, and keeps nobody from closing the store.
     let _ = watching.await;

@@ -4,6 +4,7 @@
 //! place where the three meet, and its result cannot be wrong: nobody checks again. Nothing here is a secret: the providers' are named
 //! by the place where they lie.
 
+mod audit;
 mod document;
 pub mod providers;
 
@@ -45,6 +46,8 @@ pub struct Config {
     pub blobs: PathBuf,
     /// What running answers have said since the database last heard of them: a folder.
     pub tails: PathBuf,
+    /// Signed heads of operation logs: a file that is only ever added to, best on another machine's disk.
+    pub audit_heads: PathBuf,
     /// Where to listen; port 0 lets the system choose.
     pub listen: SocketAddr,
     /// The address that people and bridges know; `None` stands for `https://localhost` and the port that was bound.
@@ -80,6 +83,7 @@ impl Config {
             master: MasterSource::Own(data_dir.join("master.key")),
             blobs: data_dir.join("blobs"),
             tails: data_dir.join("runs"),
+            audit_heads: data_dir.join(audit::FILE_NAME),
             data_dir,
             listen: DEFAULT_LISTEN,
             public_url: None,
@@ -265,6 +269,7 @@ struct FromFile {
     admin: Option<SocketAddr>,
     rates: Rates,
     free_requests: Option<u32>,
+    audit_heads: Option<PathBuf>,
     providers: Providers,
 }
 
@@ -305,6 +310,7 @@ fn read(text: &str, base: &Path) -> Result<FromFile, Vec<Mistake>> {
         file.free_requests = free.and_then(|free| u32::try_from(free.value).ok());
         trial.finish();
     }
+    file.audit_heads = audit::read(&mut root, base);
     file.providers = providers::read(&mut root, base);
     root.finish();
     let mistakes = document.into_mistakes();
@@ -367,6 +373,9 @@ fn resolve(file: FromFile, overrides: &Overrides) -> Result<Config, ConfigError>
         concurrent: file.rates.concurrent.or(config.rates.concurrent),
     };
     config.free_requests = file.free_requests.unwrap_or(config.free_requests);
+    if let Some(heads) = file.audit_heads {
+        config.audit_heads = heads;
+    }
     config.providers = file.providers;
     Ok(config)
 }

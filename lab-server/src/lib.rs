@@ -6,6 +6,7 @@ pub mod account;
 pub mod admin;
 pub mod api;
 pub mod app;
+pub mod audit;
 mod calendar;
 pub mod check;
 pub mod clock;
@@ -36,6 +37,7 @@ pub use config::{Config, Origin};
 use account::revocation::Revocations;
 use app::App;
 use clock::Clock;
+use lab::operations::Log;
 use store::{Store, StoreError};
 
 /// A Lab that runs inside this process, until [`Lab::shutdown`] or until it is dropped.
@@ -55,6 +57,8 @@ pub struct Lab {
     pub revocations: Revocations,
     /// What time it is for sessions.
     pub clock: Clock,
+    /// What was done in people's projects.
+    pub log: Log,
     stop: CancellationToken,
     running: Option<JoinHandle<Result<(), StoreError>>>,
 }
@@ -70,10 +74,10 @@ impl Lab {
         let app = App::build(&config, addr).await?;
         let clock = config.clock.clone();
         let stop = CancellationToken::new();
-        let (store, revocations) = (app.store.clone(), app.revocations.clone());
+        let (store, revocations, log) = (app.store.clone(), app.revocations.clone(), app.log.clone());
         let (origin, ca_pem, admin_addr) = (app.origin.clone(), app.ca_pem.clone(), app.admin_addr);
         let running = Some(tokio::spawn(app::serve(app, listener, stop.clone().cancelled_owned())));
-        Ok(Self { addr, origin, ca_pem, admin_addr, store, revocations, clock, stop, running })
+        Ok(Self { addr, origin, ca_pem, admin_addr, store, revocations, clock, log, stop, running })
     }
 
     /// Stops accepting, drains and closes the store.

@@ -14,6 +14,7 @@ use lab_server::{
     Config,
     admin::{self, Admin},
     app::{self, App},
+    audit::{self, Audit},
     check::{self, Check},
     config::{ConfigError, Overrides},
     store::Store,
@@ -22,7 +23,8 @@ use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::Subscriber
 
 /// The Lab: gives every client of OpenAI, Anthropic and Ollama the models on your own workstations.
 ///
-/// Exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration (also what `check` finds).
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 65 an operation log is not what was written (`audit verify`), 78 wrong configuration
+/// (also what `check` finds).
 #[derive(Parser)]
 #[command(name = "1k4-lab", version, max_term_width = 100)]
 struct Cli {
@@ -46,8 +48,12 @@ enum Command {
     Check(Check),
     /// Users, projects, keys, credits and devices; works while the Lab runs.
     Admin(Admin),
+    /// Whether the operation logs are what was written; works while the Lab runs.
+    Audit(Audit),
 }
 
+/// `EX_DATAERR` of sysexits.
+const NOT_SOUND: u8 = 65;
 /// `EX_CONFIG` of sysexits.
 const WRONG_CONFIGURATION: u8 = 78;
 
@@ -95,6 +101,14 @@ async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
             let result = admin::run(&store, admin, config.pairing, &mut std::io::stdout()).await;
             store.close().await?;
             result?;
+        }
+        Command::Audit(audit) => {
+            let store = migrated(&config).await?;
+            let sound = audit::run(&store, &config, audit, &mut std::io::stdout()).await;
+            store.close().await?;
+            if !sound? {
+                return Ok(ExitCode::from(NOT_SOUND));
+            }
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -14,6 +14,7 @@ mod files;
 mod folders;
 mod identities;
 mod key_terms;
+mod lab_secrets;
 mod ledger;
 mod messages;
 mod migration;
@@ -56,7 +57,7 @@ pub use identities::{Identity, MAIL, Subject};
 pub use key_terms::{InvalidModelPattern, InvalidScope, KeyTerms, ModelPattern, Rates, Scope, Scopes, Spending};
 pub use ledger::{EntryKind, LedgerEntry};
 pub use messages::{Message, Role};
-pub use operations::{BEGINNING, OperationDraft, OperationPosition, OperationRow};
+pub use operations::{BEGINNING, HeadRow, NewestOperation, OperationDraft, OperationPosition, OperationRow};
 pub use pairings::{NewPairing, Pairing, PairingState};
 pub use projects::{Project, ProjectSettings};
 pub use requests::{Cursor, InvalidCursor, RequestFilter, RequestRecord, SumBy, UsageSum};
@@ -122,6 +123,22 @@ pub enum StoreError {
     /// Something that is sealed does not open, or cannot be sealed.
     #[error(transparent)]
     Vault(#[from] VaultError),
+}
+
+impl StoreError {
+    /// Whether a row was there and holds what its columns cannot.
+    #[must_use]
+    pub fn is_undecodable(&self) -> bool {
+        use sea_orm::{RuntimeErr, sqlx};
+
+        match self {
+            Self::Database(DbErr::Type(_)) => true,
+            Self::Database(DbErr::Query(RuntimeErr::SqlxError(error))) => {
+                matches!(**error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_))
+            }
+            _ => false,
+        }
+    }
 }
 
 impl Store {

@@ -7,20 +7,28 @@
 //! A row is never sealed again under a newer generation of the project's key: its hash covers the bytes as they stand.
 
 mod chain;
+mod heads;
+mod verify;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    path::Path,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
+use heads::Sink;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::Notify;
 use utoipa::ToSchema;
 use wire::{ApprovalId, ProjectId, RuleId, UserId};
 
+pub use heads::{HeadsError, Keeper};
+pub use verify::{Finding, Problem, Report, Sound, verify};
+
 use super::content::Actor;
 use crate::{
-    store::{OperationDraft, Store, StoreError},
+    store::{OperationDraft, OperationRow, Store, StoreError},
     vault::{Key, Place, Scope},
 };
 
@@ -208,13 +216,74 @@ struct Inner {
     store: Store,
     /// One lock for each project that somebody writes to now: rows are numbered one after the other.
     appending: Mutex<HashMap<ProjectId, Arc<tokio::sync::Mutex<()>>>>,
+    /// The newest row of each log that has rows which no head speaks for.
+    unsigned: Mutex<HashMap<ProjectId, Newest>>,
+    /// A log has so many new rows that its head is due.
+    due: Notify,
+    /// Where heads go; nowhere until [`Log::keep_heads`] was called.
+    sink: OnceLock<Sink>,
+}
+
+/// A log's newest row.
+#[derive(Debug, Clone, Copy)]
+struct Newest {
+    seq: i64,
+    hash: [u8; 32],
 }
 
 impl Log {
     /// The logs that lie in this store.
     #[must_use]
     pub fn new(store: Store) -> Self {
-        Self(Arc::new(Inner { store, appending: Mutex::default() }))
+        Self(Arc::new(Inner {
+            store,
+            appending: Mutex::default(),
+            unsigned: Mutex::default(),
+            due: Notify::new(),
+            sink: OnceLock::new(),
+        }))
+    }
+
+    /// Names the file that heads go to beside the database. Without it none are signed.
+    ///
+    /// # Errors
+    /// When the file or the Lab's key cannot be used.
+    pub async fn open_heads(&self, file: &Path) -> Result<(), HeadsError> {
+        let sink = Sink::open(self.0.store.clone(), file).await?;
+        // Whoever opened one first is heeded.
+        let _ = self.0.sink.set(sink);
+        Ok(())
+    }
+
+    /// Signs heads from now on: after 1,000 rows of a log, or after a minute. What an earlier process left unsigned is signed at once.
+    ///
+    /// # Errors
+    /// Like [`Self::open_heads`].
+    pub async fn keep_heads(&self, file: &Path) -> Result<Keeper, HeadsError> {
+        self.open_heads(file).await?;
+        for (project, seq, hash, signed_to) in self.0.store.newest_operations().await? {
+            if seq > signed_to {
+                self.0.unsigned().entry(project).or_insert(Newest { seq, hash });
+            } else if seq < signed_to {
+                // It is said, and not signed: the heads that are there go on showing it.
+                tracing::error!(%project, "an operation log ends before its signed head; `1k4-lab audit verify` says more");
+            }
+        }
+        Ok(Keeper::start(self.clone()))
+    }
+
+    /// Says in the file of heads that a log ends, because its project is to be deleted for good: without that its absence would look
+    /// like somebody's work.
+    ///
+    /// # Errors
+    /// When the file or the database fails.
+    pub async fn end(&self, project: ProjectId) -> Result<(), HeadsError> {
+        let newest = self.0.store.newest_operation(project).await?;
+        self.0.unsigned().remove(&project);
+        match (self.0.sink.get(), newest) {
+            (Some(sink), Some((seq, hash))) => sink.end(project, Newest { seq, hash }).await,
+            _ => Ok(()),
+        }
     }
 
     /// Adds a row to a project's log and gives its number, from 1 on. Call it before anybody is told that the operation was done:
@@ -233,6 +302,9 @@ impl Log {
             OperationDraft { sealed, hash }
         });
         let row = row.await;
+        if let Ok(row) = &row {
+            self.note(project, row);
+        }
         drop(guard);
         self.leave(project, &turn);
         u64::try_from(row?.seq).map_err(|_| StoreError::Corrupt("operation"))
@@ -258,6 +330,16 @@ impl Log {
         opened.collect()
     }
 
+    /// Remembers that a row has no head yet.
+    fn note(&self, project: ProjectId, row: &OperationRow) {
+        if let Ok(hash) = row.hash.as_slice().try_into() {
+            self.0.unsigned().insert(project, Newest { seq: row.seq, hash });
+        }
+        if row.seq % heads::ROWS == 0 {
+            self.0.due.notify_one();
+        }
+    }
+
     fn turn_of(&self, project: ProjectId) -> Arc<tokio::sync::Mutex<()>> {
         Arc::clone(self.0.appending().entry(project).or_default())
     }
@@ -276,6 +358,10 @@ impl Inner {
     fn appending(&self) -> std::sync::MutexGuard<'_, HashMap<ProjectId, Arc<tokio::sync::Mutex<()>>>> {
         // No code that can panic runs under the lock.
         self.appending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unsigned(&self) -> std::sync::MutexGuard<'_, HashMap<ProjectId, Newest>> {
+        self.unsigned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -301,41 +387,4 @@ fn open(key: &Key, project: ProjectId, seq: i64, sealed: &[u8]) -> Result<Operat
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::store::scratch::Scratch;
-
-    #[tokio::test]
-    async fn rows_are_numbered_linked_and_readable() {
-        let scratch = Scratch::new().await;
-        let store = &scratch.store;
-        let (ada, eve) = (store.add_user("ada").await.unwrap().id, store.add_user("eve").await.unwrap().id);
-        let project = store.add_project(ada, "p").await.unwrap().id;
-        let key = store.vault().create(Scope::Project(ada, project)).await.unwrap();
-        let log = Log::new(store.clone());
-        let did = |path: &str| Operation::by_person(Action::FileWritten, Some(path.into()), json!({ "size": 3 }));
-        assert!(matches!(log.record(eve, project, did("x")).await, Err(StoreError::Vault(_) | StoreError::Missing(_))));
-        let many = (0..20).map(|_| log.record(ada, project, did("a")));
-        let mut seqs: Vec<u64> = futures_util::future::join_all(many).await.into_iter().map(Result::unwrap).collect();
-        seqs.sort_unstable();
-        assert_eq!(seqs, (1..=20).collect::<Vec<_>>());
-        assert!(log.0.appending().is_empty());
-        let rows = store.operations_from(project, 1, 100).await.unwrap();
-        let mut previous = crate::store::BEGINNING.to_vec();
-        for (row, seq) in rows.iter().zip(1..) {
-            assert_eq!((row.seq, &row.previous_hash), (seq, &previous));
-            let hash = chain::link(&row.project_id, row.seq, row.time, &row.entry_sealed, &row.previous_hash);
-            assert_eq!(row.hash, hash);
-            assert_eq!(open(&key, project, seq, &row.entry_sealed).unwrap(), did("a"));
-            previous.clone_from(&row.hash);
-        }
-        assert_eq!(rows.len(), 20);
-        let newest = log.read(ada, project, Part::Before(Some(20)), 2).await.unwrap();
-        assert_eq!(newest.iter().map(|row| row.seq).collect::<Vec<_>>(), [19, 18]);
-        let oldest = log.read(ada, project, Part::After(18), 9).await.unwrap();
-        assert_eq!(oldest.iter().map(|row| row.seq).collect::<Vec<_>>(), [19, 20]);
-        assert_eq!(log.read(eve, project, Part::After(0), 9).await.unwrap(), []);
-    }
-}
+mod tests;
