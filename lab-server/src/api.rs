@@ -58,6 +58,7 @@ use crate::{
     config::Origin,
     edge::peer::{Peer, counted},
     error::{ApiError, ErrorBody},
+    lab::operations::Log,
     meter::Meter,
     providers::policy,
     store::Store,
@@ -91,6 +92,8 @@ pub struct Parts {
     pub origin: Origin,
     /// What time it is for sessions.
     pub clock: Clock,
+    /// What was done in people's projects.
+    pub log: Log,
 }
 
 struct Inner {

@@ -124,6 +124,7 @@ impl App {
             meter: meter.clone(),
             origin: origin.clone(),
             clock: config.clock.clone(),
+            log: log.clone(),
         });
         let router = router::routes(origin.clone(), pairing, &gateway, api, proxy);
         let (ca_pem, tls) = (identity.ca_pem, identity.tls);

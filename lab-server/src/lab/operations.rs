@@ -23,6 +23,7 @@ use tokio::sync::Notify;
 use utoipa::ToSchema;
 use wire::{ApprovalId, ProjectId, RuleId, UserId};
 
+pub(crate) use chain::encode;
 pub use heads::{HeadsError, Keeper};
 pub use verify::{Finding, Problem, Report, Sound, verify};
 
