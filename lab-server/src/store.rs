@@ -18,6 +18,7 @@ mod lab_secrets;
 mod ledger;
 mod messages;
 mod migration;
+mod names;
 mod operations;
 mod pairings;
 mod projects;
@@ -188,7 +189,8 @@ impl Store {
     /// # Errors
     /// When the database fails, or was written by a newer version.
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        Ok(migration::Migrator::up(&self.db, None).await?)
+        migration::Migrator::up(&self.db, None).await?;
+        self.seal_old_names().await
     }
 
     /// Closes all connections; what was committed is in the file.

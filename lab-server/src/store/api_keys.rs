@@ -10,10 +10,13 @@ use serde::Serialize;
 use wire::{ProjectId, UserId};
 
 use super::{
-    KeyTerms, ProjectSettings, Rates, Spending, Store, StoreError, bytes, id, now_ms, projects, rate, security_epoch, stored_rate,
-    users,
+    KeyTerms, ProjectSettings, Rates, Spending, Store, StoreError, bytes, id, names, now_ms, projects, rate, security_epoch,
+    stored_rate, users,
 };
-use crate::account::api_key::{Kid, Secret};
+use crate::{
+    account::api_key::{Kid, Secret},
+    vault::Key,
+};
 
 /// Whom a key speaks for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -71,7 +74,8 @@ impl Store {
     /// # Errors
     /// When the database fails, or there is no such project.
     pub async fn add_key(&self, record: &ApiKeyRecord, secret: &Secret) -> Result<(), StoreError> {
-        insert(&self.db, record, secret, None).await
+        let owner = self.owner_of(record.project).await?.ok_or(StoreError::Missing("project"))?;
+        insert(&self.db, record, secret, None, &self.key_of(owner).await?).await
     }
 
     /// What recognises the key `kid`, whom it speaks for and what limits it; `None` when it is unknown, revoked or expired.
@@ -114,7 +118,15 @@ impl Store {
             .order_by_asc(entity::Column::CreatedAt)
             .all(&self.db)
             .await?;
-        rows.into_iter().map(ApiKeyRecord::try_from).collect()
+        let Some(owner) = self.owner_of(project).await? else { return Ok(Vec::new()) };
+        let key = self.key_of(owner).await?;
+        rows.into_iter().map(|row| row.opened(&key)).collect()
+    }
+
+    /// Whose project it is, also when it was deleted.
+    async fn owner_of(&self, project: ProjectId) -> Result<Option<UserId>, StoreError> {
+        let row = projects::entity::Entity::find_by_id(project.to_string()).one(&self.db).await?;
+        row.map(|row| id(&row.user_id, "user id")).transpose()
     }
 
     /// One key, if it is this person's; also when it was revoked.
@@ -122,7 +134,8 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn key(&self, owner: UserId, kid: Kid) -> Result<Option<ApiKeyRecord>, StoreError> {
-        find(&self.db, owner, kid).await?.map(ApiKeyRecord::try_from).transpose()
+        let Some(row) = find(&self.db, owner, kid).await? else { return Ok(None) };
+        row.opened(&self.key_of(owner).await?).map(Some)
     }
 
     /// Changes a key's name and terms, all but its environment, and gives it with the security epoch, which this raises so that
@@ -136,13 +149,16 @@ impl Store {
         kid: Kid,
         change: impl FnOnce(&mut String, &mut KeyTerms) + Send,
     ) -> Result<(ApiKeyRecord, u64), StoreError> {
+        let key = self.key_of(owner).await?;
         let transaction = self.write().await?;
         let row = find(&transaction, owner, kid).await?.filter(|row| row.revoked_at.is_none());
-        let mut record = ApiKeyRecord::try_from(row.clone().ok_or(StoreError::Missing("key"))?)?;
+        let row = row.ok_or(StoreError::Missing("key"))?;
+        let version = row.name_version + 1;
+        let mut record = row.opened(&key)?;
         let environment = record.terms.environment;
         change(&mut record.name, &mut record.terms);
         record.terms.environment = environment;
-        let mut new = active(&record, &Secret { salt: [0; 16], hash: [0; 32] })?;
+        let mut new = active(&record, &Secret { salt: [0; 16], hash: [0; 32] }, &key, version)?;
         new.salt = sea_orm::ActiveValue::NotSet;
         new.hash = sea_orm::ActiveValue::NotSet;
         new.update(&transaction).await?;
@@ -163,7 +179,7 @@ impl Store {
         new: &crate::account::api_key::NewKey,
         overlap: Duration,
     ) -> Result<(ApiKeyRecord, u64), StoreError> {
-        let now = now_ms();
+        let (now, key) = (now_ms(), self.key_of(owner).await?);
         let transaction = self.write().await?;
         let row = find(&transaction, owner, kid).await?;
         let usable = |row: &entity::Model| {
@@ -175,10 +191,10 @@ impl Store {
             last4: new.last4().to_owned(),
             created_at: now,
             replaced_by: None,
-            ..ApiKeyRecord::try_from(row.clone())?
+            ..row.clone().opened(&key)?
         };
         let counts_as = row.counts_as.clone().unwrap_or_else(|| row.kid.clone());
-        insert(&transaction, &record, &new.secret(), Some(counts_as)).await?;
+        insert(&transaction, &record, &new.secret(), Some(counts_as), &key).await?;
         row.replaced_by = Some(new.kid().to_string());
         if overlap.is_zero() {
             row.revoked_at = Some(now);
@@ -266,20 +282,23 @@ async fn insert(
     record: &ApiKeyRecord,
     secret: &Secret,
     counts_as: Option<String>,
+    key: &Key,
 ) -> Result<(), StoreError> {
-    let mut row = active(record, secret)?;
+    let mut row = active(record, secret, key, 0)?;
     row.counts_as = Set(counts_as);
     row.insert(db).await?;
     Ok(())
 }
 
-fn active(record: &ApiKeyRecord, secret: &Secret) -> Result<entity::ActiveModel, StoreError> {
-    let terms = &record.terms;
+/// A row whose name is sealed under its owner's key.
+fn active(record: &ApiKeyRecord, secret: &Secret, key: &Key, name_version: i64) -> Result<entity::ActiveModel, StoreError> {
+    let (terms, row) = (&record.terms, record.kid.to_string());
     let models = terms.models.as_ref().map(serde_json::to_string).transpose();
     Ok(entity::ActiveModel {
-        kid: Set(record.kid.to_string()),
+        name_sealed: Set(names::KEYS.seal(key, &row, name_version, &record.name)),
+        name_version: Set(name_version),
+        kid: Set(row),
         project_id: Set(record.project.to_string()),
-        name: Set(record.name.clone()),
         salt: Set(secret.salt.to_vec()),
         hash: Set(secret.hash.to_vec()),
         last4: Set(record.last4.clone()),
@@ -301,6 +320,19 @@ fn active(record: &ApiKeyRecord, secret: &Secret) -> Result<entity::ActiveModel,
 }
 
 impl entity::Model {
+    fn opened(self, key: &Key) -> Result<ApiKeyRecord, StoreError> {
+        Ok(ApiKeyRecord {
+            kid: id(&self.kid, "key id")?,
+            project: id(&self.project_id, "project id")?,
+            terms: self.terms()?,
+            replaced_by: self.replaced_by.as_deref().map(|kid| id(kid, "key id")).transpose()?,
+            name: names::KEYS.open(key, &self.kid, self.name_version, &self.name_sealed)?,
+            last4: self.last4,
+            created_at: self.created_at,
+            revoked_at: self.revoked_at,
+        })
+    }
+
     fn terms(&self) -> Result<KeyTerms, StoreError> {
         let models = self.models.as_deref().map(serde_json::from_str).transpose();
         Ok(KeyTerms {
@@ -318,23 +350,6 @@ impl entity::Model {
     }
 }
 
-impl TryFrom<entity::Model> for ApiKeyRecord {
-    type Error = StoreError;
-
-    fn try_from(row: entity::Model) -> Result<Self, StoreError> {
-        Ok(Self {
-            kid: id(&row.kid, "key id")?,
-            project: id(&row.project_id, "project id")?,
-            terms: row.terms()?,
-            replaced_by: row.replaced_by.as_deref().map(|kid| id(kid, "key id")).transpose()?,
-            name: row.name,
-            last4: row.last4,
-            created_at: row.created_at,
-            revoked_at: row.revoked_at,
-        })
-    }
-}
-
 #[allow(unreachable_pub, reason = "the derive writes pub items")]
 mod entity {
     use sea_orm::entity::prelude::*;
@@ -345,7 +360,6 @@ mod entity {
         #[sea_orm(primary_key, auto_increment = false)]
         pub kid: String,
         pub project_id: String,
-        pub name: String,
         pub salt: Vec<u8>,
         pub hash: Vec<u8>,
         pub last4: String,
@@ -363,6 +377,8 @@ mod entity {
         pub expires_at: Option<i64>,
         pub replaced_by: Option<String>,
         pub counts_as: Option<String>,
+        pub name_sealed: Vec<u8>,
+        pub name_version: i64,
     }
 
     // SeaORM wants one; the derived one would show salt and hash.

@@ -8,7 +8,12 @@ use sea_orm::{
 use serde::Serialize;
 use wire::{DeviceId, UserId};
 
-use super::{Store, StoreError, bytes, id, now_ms, security_epoch, taken};
+use super::{
+    Store, StoreError, bytes, id,
+    names::{DEVICES, HOSTNAMES},
+    now_ms, security_epoch, taken,
+};
+use crate::vault::Key;
 
 /// A paired workstation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -64,6 +69,11 @@ impl DeviceName {
         Self::parse(name).unwrap_or_else(|_| Self("workstation".to_owned()))
     }
 
+    /// What stands for it, whatever the case of letters.
+    fn index(&self, key: &Key) -> String {
+        DEVICES.index(key, &self.0.to_ascii_lowercase())
+    }
+
     /// The same with a number behind it, for the second workstation of one name.
     fn numbered(&self, number: u32) -> Self {
         if number < 2 { self.clone() } else { Self(format!("{}-{number}", self.0)) }
@@ -87,7 +97,7 @@ impl Store {
     /// When the database fails.
     pub async fn device(&self, device: DeviceId) -> Result<Option<Device>, StoreError> {
         let row = entity::Entity::find_by_id(device.to_string()).one(&self.db).await?;
-        row.map(Device::try_from).transpose()
+        Ok(self.opened_devices(row.into_iter().collect()).await?.pop())
     }
 
     /// Every device that may link, of all people.
@@ -96,7 +106,7 @@ impl Store {
     /// When the database fails.
     pub async fn active_devices(&self) -> Result<Vec<Device>, StoreError> {
         let rows = entity::Entity::find().filter(entity::Column::RevokedAt.is_null()).all(&self.db).await?;
-        rows.into_iter().map(Device::try_from).collect()
+        self.opened_devices(rows).await
     }
 
     /// A person's devices, the revoked ones too, oldest first.
@@ -109,7 +119,19 @@ impl Store {
             .order_by_asc(entity::Column::CreatedAt)
             .all(&self.db)
             .await?;
-        rows.into_iter().map(Device::try_from).collect()
+        self.opened_devices(rows).await
+    }
+
+    /// The devices of these rows; of those whose owner is still there.
+    async fn opened_devices(&self, rows: Vec<entity::Model>) -> Result<Vec<Device>, StoreError> {
+        let keys = self.keys_of(rows.iter().map(|row| row.user_id.as_str())).await?;
+        let mut devices = Vec::with_capacity(rows.len());
+        for row in rows {
+            if let Some(key) = keys.get(&id(&row.user_id, "user id")?) {
+                devices.push(row.opened(key)?);
+            }
+        }
+        Ok(devices)
     }
 
     /// Gives a device that is in use another name.
@@ -117,15 +139,18 @@ impl Store {
     /// # Errors
     /// [`StoreError::Taken`] when another device of the owner's has it, [`StoreError::Missing`] when the owner has no such device.
     pub async fn rename_device(&self, owner: UserId, device: DeviceId, name: &DeviceName) -> Result<(), StoreError> {
-        let renamed = entity::Entity::update_many()
-            .col_expr(entity::Column::Name, Expr::value(name.to_string()))
-            .filter(entity::Column::Id.eq(device.to_string()))
+        let key = self.key_of(owner).await?;
+        let transaction = self.write().await?;
+        let row = entity::Entity::find_by_id(device.to_string())
             .filter(entity::Column::UserId.eq(owner.to_string()))
             .filter(entity::Column::RevokedAt.is_null())
-            .exec(&self.db)
-            .await
-            .map_err(|error| taken(error, "a device"))?;
-        if renamed.rows_affected == 0 { Err(StoreError::Missing("device")) } else { Ok(()) }
+            .one(&transaction)
+            .await?
+            .ok_or(StoreError::Missing("device"))?;
+        let hostname = HOSTNAMES.open(&key, &row.id, row.name_version, &row.hostname_sealed)?;
+        let new = row.called(&key, &name.0, &hostname);
+        new.update(&transaction).await.map_err(|error| taken(error, "a device"))?;
+        Ok(transaction.commit().await?)
     }
 
     /// Ends a device's right to link and raises the security epoch, which is returned. Doing it twice is no error and raises it once.
@@ -163,7 +188,7 @@ impl Store {
     /// When the database fails, or there is no such owner.
     pub async fn enrol_device(&self, enrolment: &Enrolment<'_>) -> Result<Device, StoreError> {
         let transaction = self.write().await?;
-        let device = enrol(&transaction, enrolment).await?;
+        let device = enrol(&transaction, enrolment, &self.key_of(enrolment.owner).await?).await?;
         transaction.commit().await?;
         Ok(device)
     }
@@ -186,26 +211,29 @@ pub struct Enrolment<'a> {
 
 /// Writes the device down inside the caller's write transaction. A key that its owner has paired before keeps its identity and its
 /// name: the same workstation signed in again.
-pub(super) async fn enrol(db: &impl ConnectionTrait, new: &Enrolment<'_>) -> Result<Device, StoreError> {
+pub(super) async fn enrol(db: &impl ConnectionTrait, new: &Enrolment<'_>, key: &Key) -> Result<Device, StoreError> {
     let mine = || {
         entity::Entity::find().filter(entity::Column::UserId.eq(new.owner.to_string())).filter(entity::Column::RevokedAt.is_null())
     };
     if let Some(row) = mine().filter(entity::Column::PublicKey.eq(new.public_key.to_vec())).one(db).await? {
-        let mut row = entity::ActiveModel::from(row);
-        row.hostname = Set(new.hostname.to_owned());
+        let name = DEVICES.open(key, &row.id, row.name_version, &row.name_sealed)?;
+        let mut row = row.called(key, &name, new.hostname);
         row.os = Set(new.os.to_owned());
         row.version = Set(new.version.to_owned());
-        return row.update(db).await?.try_into();
+        return row.update(db).await?.opened(key);
     }
-    let names: Vec<String> = mine().all(db).await?.into_iter().map(|row| row.name.to_ascii_lowercase()).collect();
+    let taken: Vec<String> = mine().all(db).await?.into_iter().map(|row| row.name_index).collect();
     let wanted = DeviceName::from_hostname(new.hostname);
-    let name = (1..).map(|number| wanted.numbered(number)).find(|name| !names.contains(&name.0.to_ascii_lowercase()));
+    let name = (1..).map(|number| wanted.numbered(number)).find(|name| !taken.contains(&name.index(key)));
+    let (name, id) = (name.unwrap_or(wanted), DeviceId::random().to_string());
     entity::ActiveModel {
-        id: Set(DeviceId::random().to_string()),
         user_id: Set(new.owner.to_string()),
-        name: Set(name.unwrap_or(wanted).0),
+        name_index: Set(name.index(key)),
+        name_sealed: Set(DEVICES.seal(key, &id, 0, &name.0)),
+        hostname_sealed: Set(HOSTNAMES.seal(key, &id, 0, new.hostname)),
+        name_version: Set(0),
+        id: Set(id),
         public_key: Set(new.public_key.to_vec()),
-        hostname: Set(new.hostname.to_owned()),
         os: Set(new.os.to_owned()),
         version: Set(new.version.to_owned()),
         created_at: Set(now_ms()),
@@ -213,24 +241,33 @@ pub(super) async fn enrol(db: &impl ConnectionTrait, new: &Enrolment<'_>) -> Res
     }
     .insert(db)
     .await?
-    .try_into()
+    .opened(key)
 }
 
-impl TryFrom<entity::Model> for Device {
-    type Error = StoreError;
-
-    fn try_from(row: entity::Model) -> Result<Self, StoreError> {
-        Ok(Self {
-            id: id(&row.id, "device id")?,
-            user: id(&row.user_id, "user id")?,
-            name: row.name,
-            public_key: bytes(row.public_key, "device key")?,
-            hostname: row.hostname,
-            os: row.os,
-            version: row.version,
-            created_at: row.created_at,
-            revoked_at: row.revoked_at,
+impl entity::Model {
+    pub(super) fn opened(self, key: &Key) -> Result<Device, StoreError> {
+        Ok(Device {
+            name: DEVICES.open(key, &self.id, self.name_version, &self.name_sealed)?,
+            hostname: HOSTNAMES.open(key, &self.id, self.name_version, &self.hostname_sealed)?,
+            id: id(&self.id, "device id")?,
+            user: id(&self.user_id, "user id")?,
+            public_key: bytes(self.public_key, "device key")?,
+            os: self.os,
+            version: self.version,
+            created_at: self.created_at,
+            revoked_at: self.revoked_at,
         })
+    }
+
+    /// The row's change that gives a device these names.
+    fn called(self, key: &Key, name: &str, hostname: &str) -> entity::ActiveModel {
+        let (id, version) = (self.id.clone(), self.name_version + 1);
+        let mut row = entity::ActiveModel::from(self);
+        row.name_index = Set(DEVICES.index(key, &name.to_ascii_lowercase()));
+        row.name_sealed = Set(DEVICES.seal(key, &id, version, name));
+        row.hostname_sealed = Set(HOSTNAMES.seal(key, &id, version, hostname));
+        row.name_version = Set(version);
+        row
     }
 }
 
@@ -244,13 +281,15 @@ pub(super) mod entity {
         #[sea_orm(primary_key, auto_increment = false)]
         pub id: String,
         pub user_id: String,
-        pub name: String,
+        pub name_index: String,
         pub public_key: Vec<u8>,
-        pub hostname: String,
         pub os: String,
         pub version: String,
         pub created_at: i64,
         pub revoked_at: Option<i64>,
+        pub name_sealed: Vec<u8>,
+        pub name_version: i64,
+        pub hostname_sealed: Vec<u8>,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

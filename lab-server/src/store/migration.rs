@@ -1,6 +1,7 @@
 //! The tables, and the order in which they came to be. A migration that has been released is never edited.
 
 mod lab;
+mod sealed_names;
 
 use sea_orm_migration::{
     prelude::*,
@@ -12,7 +13,7 @@ pub(super) struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(First), Box::new(Proxy), Box::new(Replacements), Box::new(lab::Lab)]
+        vec![Box::new(First), Box::new(Proxy), Box::new(Replacements), Box::new(lab::Lab), Box::new(sealed_names::SealedNames)]
     }
 }
 

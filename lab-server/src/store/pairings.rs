@@ -5,7 +5,12 @@ use std::net::IpAddr;
 use sea_orm::{ActiveModelTrait, ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, sea_query::Expr};
 use wire::{DeviceId, UserId};
 
-use super::{Device, Store, StoreError, bytes, devices, id, now_ms, taken};
+use super::{
+    Device, Store, StoreError, bytes, devices, id,
+    names::{PAIRING_ADDRESSES, PAIRING_HOSTNAMES},
+    now_ms, taken,
+};
+use crate::vault::Key;
 
 /// A pairing that a bridge asks for.
 #[derive(Debug, Clone)]
@@ -73,14 +78,15 @@ impl Store {
     pub async fn open_pairing(&self, new: &NewPairing) -> Result<(), StoreError> {
         const HOUR_MS: i64 = 3_600_000;
         entity::Entity::delete_many().filter(entity::Column::ExpiresAt.lt(now_ms() - HOUR_MS)).exec(&self.db).await?;
+        let (row, lab) = (row_of(&new.device_code_hash), self.lab_key().await?);
         entity::ActiveModel {
+            hostname_sealed: Set(PAIRING_HOSTNAMES.seal(&lab, &row, 0, &new.hostname)),
+            address_sealed: Set(PAIRING_ADDRESSES.seal(&lab, &row, 0, &new.address.to_string())),
             device_code_hash: Set(new.device_code_hash.to_vec()),
             user_code: Set(new.user_code.clone()),
             public_key: Set(new.public_key.to_vec()),
-            hostname: Set(new.hostname.clone()),
             os: Set(new.os.clone()),
             version: Set(new.version.clone()),
-            address: Set(new.address.to_string()),
             interval_s: Set(i64::from(new.interval_s)),
             expires_at: Set(new.expires_at),
             polled_at: Set(None),
@@ -105,7 +111,8 @@ impl Store {
             .filter(entity::Column::ExpiresAt.gt(now_ms()))
             .one(&self.db)
             .await?;
-        row.map(Pairing::try_from).transpose()
+        let lab = self.lab_key().await?;
+        row.map(|row| row.opened(&lab)).transpose()
     }
 
     /// All that wait for an answer, oldest first.
@@ -119,7 +126,8 @@ impl Store {
             .order_by_asc(entity::Column::ExpiresAt)
             .all(&self.db)
             .await?;
-        rows.into_iter().map(Pairing::try_from).collect()
+        let lab = self.lab_key().await?;
+        rows.into_iter().map(|row| row.opened(&lab)).collect()
     }
 
     /// A person says yes. The bridge then has until `redeem_by` to come for its device id, so that a yes in the last second counts.
@@ -145,7 +153,9 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn pairing(&self, device_code_hash: &[u8; 32]) -> Result<Option<Pairing>, StoreError> {
-        entity::Entity::find_by_id(device_code_hash.to_vec()).one(&self.db).await?.map(Pairing::try_from).transpose()
+        let row = entity::Entity::find_by_id(device_code_hash.to_vec()).one(&self.db).await?;
+        let lab = self.lab_key().await?;
+        row.map(|row| row.opened(&lab)).transpose()
     }
 
     /// Writes down that the bridge asked, and how long it shall wait from now on.
@@ -168,23 +178,29 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn redeem_pairing(&self, device_code_hash: &[u8; 32]) -> Result<Option<Device>, StoreError> {
+        let lab = self.lab_key().await?;
         let transaction = self.write().await?;
         let row = entity::Entity::find_by_id(device_code_hash.to_vec())
             .filter(entity::Column::ExpiresAt.gt(now_ms()))
             .one(&transaction)
             .await?;
-        let Some(pairing) = row.map(Pairing::try_from).transpose()? else { return Ok(None) };
+        let Some(pairing) = row.map(|row| row.opened(&lab)).transpose()? else { return Ok(None) };
         let device = match pairing.state {
             PairingState::Pending | PairingState::Denied => None,
-            PairingState::Redeemed { device } => devices::entity::Entity::find_by_id(device.to_string())
-                .filter(devices::entity::Column::RevokedAt.is_null())
-                .one(&transaction)
-                .await?
-                .map(Device::try_from)
-                .transpose()?,
+            PairingState::Redeemed { device } => {
+                let row = devices::entity::Entity::find_by_id(device.to_string())
+                    .filter(devices::entity::Column::RevokedAt.is_null())
+                    .one(&transaction)
+                    .await?;
+                match row {
+                    Some(row) => Some(row.clone().opened(&self.key_of(id(&row.user_id, "user id")?).await?)?),
+                    None => None,
+                }
+            }
             PairingState::Approved { owner } => {
                 let NewPairing { public_key, hostname, os, version, .. } = &pairing.request;
-                let device = devices::enrol(&transaction, &devices::Enrolment { owner, public_key, hostname, os, version }).await?;
+                let enrolment = devices::Enrolment { owner, public_key, hostname, os, version };
+                let device = devices::enrol(&transaction, &enrolment, &self.key_of(owner).await?).await?;
                 entity::Entity::update_many()
                     .col_expr(entity::Column::State, Expr::value(REDEEMED))
                     .col_expr(entity::Column::DeviceId, Expr::value(device.id.to_string()))
@@ -212,11 +228,18 @@ fn answered(result: Result<sea_orm::UpdateResult, DbErr>) -> Result<(), StoreErr
     if result?.rows_affected == 0 { Err(StoreError::Missing("code, or it has expired or been answered")) } else { Ok(()) }
 }
 
-impl TryFrom<entity::Model> for Pairing {
-    type Error = StoreError;
+/// What a pairing's row is called where it is sealed.
+fn row_of(device_code_hash: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(device_code_hash)
+}
 
-    fn try_from(row: entity::Model) -> Result<Self, StoreError> {
+impl entity::Model {
+    fn opened(self, lab: &Key) -> Result<Pairing, StoreError> {
         const WHAT: &str = "pairing";
+        let row = self;
+        let at = row_of(&row.device_code_hash);
+        let hostname = PAIRING_HOSTNAMES.open(lab, &at, 0, &row.hostname_sealed)?;
+        let address = PAIRING_ADDRESSES.open(lab, &at, 0, &row.address_sealed)?;
         let state = match (row.state.as_str(), row.user_id, row.device_id) {
             (PENDING, ..) => PairingState::Pending,
             (DENIED, ..) => PairingState::Denied,
@@ -228,14 +251,14 @@ impl TryFrom<entity::Model> for Pairing {
             device_code_hash: bytes(row.device_code_hash, WHAT)?,
             user_code: row.user_code,
             public_key: bytes(row.public_key, WHAT)?,
-            hostname: row.hostname,
+            hostname,
             os: row.os,
             version: row.version,
-            address: id(&row.address, WHAT)?,
+            address: id(&address, WHAT)?,
             interval_s: u32::try_from(row.interval_s).map_err(|_| StoreError::Corrupt(WHAT))?,
             expires_at: row.expires_at,
         };
-        Ok(Self { request, state, polled_at: row.polled_at })
+        Ok(Pairing { request, state, polled_at: row.polled_at })
     }
 }
 
@@ -250,16 +273,16 @@ mod entity {
         pub device_code_hash: Vec<u8>,
         pub user_code: String,
         pub public_key: Vec<u8>,
-        pub hostname: String,
         pub os: String,
         pub version: String,
-        pub address: String,
         pub interval_s: i64,
         pub expires_at: i64,
         pub polled_at: Option<i64>,
         pub state: String,
         pub user_id: Option<String>,
         pub device_id: Option<String>,
+        pub hostname_sealed: Vec<u8>,
+        pub address_sealed: Vec<u8>,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

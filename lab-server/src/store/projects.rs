@@ -1,12 +1,13 @@
 //! A person's projects. API keys belong to one.
 
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, Select, sea_query::Expr,
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, QuerySelect, Select,
+    sea_query::Expr,
 };
 use serde::{Deserialize, Serialize};
 use wire::{ProjectId, UserId};
 
-use super::{Rates, Store, StoreError, api_keys, id, now_ms, rate, security_epoch, stored_rate, taken};
+use super::{Rates, Store, StoreError, api_keys, conversations, id, names, now_ms, rate, security_epoch, stored_rate, taken};
 use crate::vault::{Key, Scope, VaultError};
 
 /// One of a person's projects.
@@ -43,10 +44,14 @@ impl Store {
     pub async fn add_project(&self, owner: UserId, name: &str) -> Result<Project, StoreError> {
         let settings = ProjectSettings::default();
         let project = Project { id: ProjectId::random(), user: owner, name: name.to_owned(), created_at: now_ms(), settings };
+        let (row, key) = (project.id.to_string(), self.key_of(owner).await?);
+        self.vault.create(Scope::Project(owner, project.id)).await?;
         entity::ActiveModel {
-            id: Set(project.id.to_string()),
             user_id: Set(owner.to_string()),
-            name: Set(project.name.clone()),
+            name_index: Set(names::PROJECTS.index(&key, name)),
+            name_sealed: Set(names::PROJECTS.seal(&key, &row, 0, name)),
+            name_version: Set(0),
+            id: Set(row),
             created_at: Set(project.created_at),
             exact_usage: Set(false),
             requests_per_minute: Set(None),
@@ -66,7 +71,11 @@ impl Store {
     /// When the database fails.
     pub async fn projects(&self, owner: UserId) -> Result<Vec<Project>, StoreError> {
         let rows = of(owner).order_by_asc(entity::Column::CreatedAt).all(&self.db).await?;
-        rows.into_iter().map(Project::try_from).collect()
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let key = self.key_of(owner).await?;
+        rows.into_iter().map(|row| row.opened(&key)).collect()
     }
 
     /// One project, if it is this person's.
@@ -75,7 +84,8 @@ impl Store {
     /// When the database fails.
     pub async fn project(&self, owner: UserId, project: ProjectId) -> Result<Option<Project>, StoreError> {
         let row = of(owner).filter(entity::Column::Id.eq(project.to_string())).one(&self.db).await?;
-        row.map(Project::try_from).transpose()
+        let Some(row) = row else { return Ok(None) };
+        row.opened(&self.key_of(owner).await?).map(Some)
     }
 
     /// Changes a project's name and settings, and gives it with the security epoch, which this raises so that running servers learn
@@ -89,11 +99,15 @@ impl Store {
         project: ProjectId,
         change: impl FnOnce(&mut String, &mut ProjectSettings) + Send,
     ) -> Result<(Project, u64), StoreError> {
+        let key = self.key_of(owner).await?;
         let transaction = self.write().await?;
         let row = of(owner).filter(entity::Column::Id.eq(project.to_string())).one(&transaction).await?;
         let mut row = row.ok_or(StoreError::Missing("project"))?;
-        let mut settings = row.settings()?;
-        change(&mut row.name, &mut settings);
+        let Project { mut name, mut settings, .. } = row.clone().opened(&key)?;
+        change(&mut name, &mut settings);
+        row.name_version += 1;
+        row.name_index = names::PROJECTS.index(&key, &name);
+        row.name_sealed = names::PROJECTS.seal(&key, &row.id, row.name_version, &name);
         row.exact_usage = settings.exact_usage;
         row.requests_per_minute = stored_rate(settings.rates.requests_per_minute);
         row.tokens_per_minute = stored_rate(settings.rates.tokens_per_minute);
@@ -101,11 +115,11 @@ impl Store {
         let row = row.into_active_model().reset_all().update(&transaction).await.map_err(|error| taken(error, "a project"))?;
         let epoch = security_epoch::raise(&transaction).await?;
         transaction.commit().await?;
-        Ok((row.try_into()?, epoch))
+        Ok((row.opened(&key)?, epoch))
     }
 
-    /// Deletes a project: all its keys are revoked, its name becomes free, its records stay until they are old. Gives the security
-    /// epoch.
+    /// Deletes a project: all its keys are revoked, its name becomes free, what it kept cannot be opened any more, and its records stay
+    /// until they are old. Gives the security epoch.
     ///
     /// # Errors
     /// [`StoreError::Missing`] when the owner has no such project.
@@ -114,6 +128,8 @@ impl Store {
         let now = now_ms();
         let deleted = entity::Entity::update_many()
             .col_expr(entity::Column::DeletedAt, Expr::value(now))
+            .col_expr(entity::Column::NameIndex, Expr::value(""))
+            .col_expr(entity::Column::NameSealed, Expr::value(Vec::<u8>::new()))
             .filter(entity::Column::Id.eq(project.to_string()))
             .filter(entity::Column::UserId.eq(owner.to_string()))
             .filter(entity::Column::DeletedAt.is_null())
@@ -123,8 +139,20 @@ impl Store {
             return Err(StoreError::Missing("project"));
         }
         api_keys::revoke_all(&transaction, project, now).await?;
+        let conversations: Vec<String> = conversations::entity::Entity::find()
+            .select_only()
+            .column(conversations::entity::Column::Id)
+            .filter(conversations::entity::Column::ProjectId.eq(project.to_string()))
+            .into_tuple()
+            .all(&transaction)
+            .await?;
+        let mut scopes = vec![Scope::Project(owner, project)];
+        for conversation in conversations {
+            scopes.push(Scope::Conversation(owner, id(&conversation, "conversation id")?));
+        }
         let epoch = security_epoch::raise(&transaction).await?;
         transaction.commit().await?;
+        self.vault.shred_all(&scopes).await?;
         Ok(epoch)
     }
 }
@@ -156,6 +184,17 @@ fn of(owner: UserId) -> Select<entity::Entity> {
 }
 
 impl entity::Model {
+    fn opened(self, key: &Key) -> Result<Project, StoreError> {
+        let name = names::PROJECTS.open(key, &self.id, self.name_version, &self.name_sealed)?;
+        Ok(Project {
+            id: id(&self.id, "project id")?,
+            user: id(&self.user_id, "user id")?,
+            settings: self.settings()?,
+            name,
+            created_at: self.created_at,
+        })
+    }
+
     pub(super) fn settings(&self) -> Result<ProjectSettings, StoreError> {
         let rates = Rates {
             requests_per_minute: rate(self.requests_per_minute)?,
@@ -163,20 +202,6 @@ impl entity::Model {
             concurrent: rate(self.concurrent)?,
         };
         Ok(ProjectSettings { exact_usage: self.exact_usage, rates })
-    }
-}
-
-impl TryFrom<entity::Model> for Project {
-    type Error = StoreError;
-
-    fn try_from(row: entity::Model) -> Result<Self, StoreError> {
-        Ok(Self {
-            id: id(&row.id, "project id")?,
-            user: id(&row.user_id, "user id")?,
-            settings: row.settings()?,
-            name: row.name,
-            created_at: row.created_at,
-        })
     }
 }
 
@@ -190,13 +215,15 @@ pub(super) mod entity {
         #[sea_orm(primary_key, auto_increment = false)]
         pub id: String,
         pub user_id: String,
-        pub name: String,
+        pub name_index: String,
         pub created_at: i64,
         pub exact_usage: bool,
         pub requests_per_minute: Option<i64>,
         pub tokens_per_minute: Option<i64>,
         pub concurrent: Option<i64>,
         pub deleted_at: Option<i64>,
+        pub name_sealed: Vec<u8>,
+        pub name_version: i64,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -1,10 +1,13 @@
 //! People with an account.
 
-use sea_orm::{ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter, QueryOrder, sea_query::Expr};
+use sea_orm::{
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, sea_query::Expr,
+};
 use serde::Serialize;
 use wire::UserId;
 
-use super::{Rates, Store, StoreError, balances, id, now_ms, rate, security_epoch, stored_rate, taken};
+use super::{Rates, Store, StoreError, balances, id, names, now_ms, rate, security_epoch, stored_rate, taken};
+use crate::vault::{Key, Scope};
 
 /// A person with an account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -26,10 +29,17 @@ impl Store {
     /// [`StoreError::Taken`] when the name is in use.
     pub async fn add_user(&self, name: &str) -> Result<User, StoreError> {
         let user = User { id: UserId::random(), name: name.to_owned(), created_at: now_ms(), rates: Rates::default() };
+        let name_index = names::USERS.index(&self.lab_key().await?, name);
+        if find_named(&self.db, &name_index).await?.is_some() {
+            return Err(StoreError::Taken("a user"));
+        }
+        let (row, key) = (user.id.to_string(), self.vault.create(Scope::User(user.id)).await?);
         let transaction = self.write().await?;
         entity::ActiveModel {
-            id: Set(user.id.to_string()),
-            name: Set(user.name.clone()),
+            name_sealed: Set(names::USERS.seal(&key, &row, 0, name)),
+            name_version: Set(0),
+            name_index: Set(name_index),
+            id: Set(row),
             created_at: Set(user.created_at),
             requests_per_minute: Set(None),
             tokens_per_minute: Set(None),
@@ -49,7 +59,14 @@ impl Store {
     /// When the database fails.
     pub async fn users(&self) -> Result<Vec<User>, StoreError> {
         let rows = entity::Entity::find().order_by_asc(entity::Column::CreatedAt).all(&self.db).await?;
-        rows.into_iter().map(User::try_from).collect()
+        let keys = self.keys_of(rows.iter().map(|row| row.id.as_str())).await?;
+        let mut users = Vec::with_capacity(rows.len());
+        for row in rows {
+            if let Some(key) = keys.get(&id(&row.id, "user id")?) {
+                users.push(row.opened(key)?);
+            }
+        }
+        Ok(users)
     }
 
     /// One person by identity.
@@ -57,7 +74,8 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn user(&self, user: UserId) -> Result<Option<User>, StoreError> {
-        entity::Entity::find_by_id(user.to_string()).one(&self.db).await?.map(User::try_from).transpose()
+        let row = entity::Entity::find_by_id(user.to_string()).one(&self.db).await?;
+        self.opened_user(row).await
     }
 
     /// One person by name.
@@ -65,8 +83,17 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn user_named(&self, name: &str) -> Result<Option<User>, StoreError> {
-        let row = entity::Entity::find().filter(entity::Column::Name.eq(name)).one(&self.db).await?;
-        row.map(User::try_from).transpose()
+        let row = find_named(&self.db, &names::USERS.index(&self.lab_key().await?, name)).await?;
+        self.opened_user(row).await
+    }
+
+    async fn opened_user(&self, row: Option<entity::Model>) -> Result<Option<User>, StoreError> {
+        let Some(row) = row else { return Ok(None) };
+        match self.key_of(id(&row.id, "user id")?).await {
+            Ok(key) => row.opened(&key).map(Some),
+            Err(StoreError::Missing(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Says how fast a person may ask, and gives the security epoch, which it raises so that running servers learn of it.
@@ -91,21 +118,22 @@ impl Store {
     }
 }
 
+async fn find_named(db: &impl ConnectionTrait, name_index: &str) -> Result<Option<entity::Model>, StoreError> {
+    Ok(entity::Entity::find().filter(entity::Column::NameIndex.eq(name_index)).one(db).await?)
+}
+
 impl entity::Model {
+    fn opened(self, key: &Key) -> Result<User, StoreError> {
+        let name = names::USERS.open(key, &self.id, self.name_version, &self.name_sealed)?;
+        Ok(User { id: id(&self.id, "user id")?, rates: self.rates()?, name, created_at: self.created_at })
+    }
+
     pub(super) fn rates(&self) -> Result<Rates, StoreError> {
         Ok(Rates {
             requests_per_minute: rate(self.requests_per_minute)?,
             tokens_per_minute: rate(self.tokens_per_minute)?,
             concurrent: rate(self.concurrent)?,
         })
-    }
-}
-
-impl TryFrom<entity::Model> for User {
-    type Error = StoreError;
-
-    fn try_from(row: entity::Model) -> Result<Self, StoreError> {
-        Ok(Self { id: id(&row.id, "user id")?, rates: row.rates()?, name: row.name, created_at: row.created_at })
     }
 }
 
@@ -118,11 +146,13 @@ pub(super) mod entity {
     pub struct Model {
         #[sea_orm(primary_key, auto_increment = false)]
         pub id: String,
-        pub name: String,
+        pub name_index: String,
         pub created_at: i64,
         pub requests_per_minute: Option<i64>,
         pub tokens_per_minute: Option<i64>,
         pub concurrent: Option<i64>,
+        pub name_sealed: Vec<u8>,
+        pub name_version: i64,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
