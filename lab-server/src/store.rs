@@ -29,6 +29,7 @@ mod sessions;
 mod settlements;
 mod spending;
 mod tasks;
+pub mod transparency;
 mod users;
 
 use std::{
