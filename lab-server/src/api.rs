@@ -59,6 +59,7 @@ use crate::{
     edge::peer::{Peer, counted},
     error::{ApiError, ErrorBody},
     lab::operations::Log,
+    lab::runs::Runs,
     meter::Meter,
     providers::policy,
     store::Store,
@@ -92,6 +93,8 @@ pub struct Parts {
     pub origin: Origin,
     /// What time it is for sessions.
     pub clock: Clock,
+    /// Answers and agents at work.
+    pub runs: Runs,
     /// What was done in people's projects.
     pub log: Log,
 }

@@ -12,6 +12,7 @@ use std::{
 
 use api_proxy::{Proxy, Record, Tuning, Upstream};
 use axum::Router;
+use futures_util::FutureExt;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +25,12 @@ use crate::{
         certificate::{self, CertificateError},
     },
     gateway::{Gateway, pairing::Pairing},
-    lab::operations::{HeadsError, Keeper, Log},
+    lab::{
+        files::{FileError, Files},
+        models::Models,
+        operations::{HeadsError, Keeper, Log},
+        runs::{Chat, RunError, Runs},
+    },
     meter::{DefaultRates, JournalError, Meter},
     metrics::{Metrics, Observed},
     operator::{Operator, Parts},
@@ -56,6 +62,7 @@ pub struct App {
     /// Where the operator's listener is, if there is one.
     pub admin_addr: Option<SocketAddr>,
     heads: Keeper,
+    runs: Runs,
     gateway: Arc<Gateway>,
     upstream: Arc<Upstream>,
     operator: Option<(Operator, Parts)>,
@@ -83,6 +90,12 @@ pub enum BuildError {
     /// The cloud providers.
     #[error(transparent)]
     Provider(#[from] ProviderError),
+    /// The folder of people's files.
+    #[error(transparent)]
+    Files(#[from] FileError),
+    /// What runs left behind.
+    #[error(transparent)]
+    Runs(#[from] RunError),
     /// The operator's listener.
     #[error("cannot listen on {address} for [admin]: {source}; is another program there?")]
     Admin {
@@ -118,6 +131,10 @@ impl App {
         let meter = Meter::start(store.clone(), revocations.clone(), &journal, rates, on_record).await?;
         let observed = Arc::new(Observed::new(meter.clone(), Arc::clone(&metrics)));
         let proxy = Arc::new(Proxy::new(observed, Arc::clone(&gateway), Arc::clone(&upstream), catalogue));
+        let files = Files::open(store.clone(), config.blobs.clone()).await?;
+        let chat = Chat { store: store.clone(), files, models: Models::default() };
+        let runner = move |writer, order| chat.clone().answer(writer, order).boxed();
+        let runs = Runs::open(store.clone(), &config.tails, Box::new(runner)).await?;
         let api = Api::new(api::Parts {
             store: store.clone(),
             revocations: revocations.clone(),
@@ -125,6 +142,7 @@ impl App {
             origin: origin.clone(),
             clock: config.clock.clone(),
             log: log.clone(),
+            runs: runs.clone(),
         });
         let router = router::routes(origin.clone(), pairing, &gateway, api, proxy);
         let (ca_pem, tls) = (identity.ca_pem, identity.tls);
@@ -156,6 +174,7 @@ impl App {
             log,
             admin_addr,
             heads,
+            runs,
             gateway,
             upstream,
             operator,
@@ -173,17 +192,29 @@ impl App {
 /// # Errors
 /// When the store cannot be closed in order.
 pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Result<(), StoreError> {
-    let App { store, revocations, meter, heads, gateway, upstream, operator, draining, tls, limits, router, .. } = app;
+    let App { store, revocations, meter, heads, runs, gateway, upstream, operator, draining, tls, limits, router, .. } = app;
     let ended = CancellationToken::new();
     let following = tokio::spawn(Arc::clone(&gateway).follow_revocations(revocations.watch()));
     let watching = tokio::spawn(providers::watch(upstream, ended.clone()));
     let operating = operator.map(|(operator, parts)| tokio::spawn(operator.serve(parts, ended.clone())));
+    let stop_runs = CancellationToken::new();
+    let ending = tokio::spawn({
+        let (runs, stop) = (runs, stop_runs.clone());
+        async move {
+            stop.cancelled().await;
+            // Half of it is left for telling the watchers.
+            runs.shutdown(limits.drain / 2).await;
+        }
+    });
     let stopping = async {
         shutdown.await;
         draining.store(true, Ordering::Relaxed);
         gateway.drain();
+        stop_runs.cancel();
     };
     edge::serve(listener, tls, router, limits, stopping).await;
+    // Answers and agents still ask workstations, and tell their watchers how they end.
+    let _ = ending.await;
     gateway.close();
     following.abort();
     // Answers that are paid for are read on after their callers have gone. One that takes longer is in the journal, and is written

@@ -64,6 +64,8 @@ pub enum ApiError {
         /// When it is worth trying again, in seconds.
         retry_after_s: u64,
     },
+    /// The Lab is about to stop.
+    Stopping,
     /// A part of the Lab failed; the cause is in the log.
     Internal,
 }
@@ -122,6 +124,7 @@ impl ApiError {
                 "too_many_requests",
                 "too many attempts from this address; wait as long as retry-after says",
             ),
+            Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping", "the lab is about to stop; try again when it is back"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "the lab failed to do this; its log names the cause"),
         }
     }
@@ -183,7 +186,7 @@ impl ApiError {
             Self::Unauthorized | Self::SignedOut => "authentication_error",
             Self::Scope { .. } | Self::Foreign | Self::StepUp => "permission_error",
             Self::TooManyRequests { .. } => "rate_limit_error",
-            Self::Internal => "api_error",
+            Self::Internal | Self::Stopping => "api_error",
             _ => "invalid_request_error",
         }))
     }

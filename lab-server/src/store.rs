@@ -63,7 +63,7 @@ pub use operations::{BEGINNING, HeadRow, NewestOperation, OperationDraft, Operat
 pub use pairings::{NewPairing, Pairing, PairingState};
 pub use projects::{Project, ProjectSettings};
 pub use requests::{Cursor, InvalidCursor, RequestFilter, RequestRecord, SumBy, UsageSum};
-pub use runs::{Run, RunBeginning, RunEnd, RunKind, RunProgress, RunState, UnfinishedRun};
+pub use runs::{Run, RunBeginning, RunBegun, RunEnd, RunKind, RunProgress, RunState, UnfinishedRun};
 pub use sessions::{SessionRecord, TokenRecord};
 pub use settlements::{Charge, Settlement};
 pub use spending::{SpendingWindow, Spent};

@@ -96,12 +96,15 @@ pub struct Use {
 #[serde(deny_unknown_fields)]
 pub struct ModelChoice {
     /// The model, as the model API names it: `gpt-5.2`, `local/llama3.2`, `local@den/llama3.2`.
+    #[schema(min_length = 1, max_length = 200)]
     pub model: String,
     /// Tokens of an answer at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 4_294_967_295_u32)]
     pub max_output_tokens: Option<u32>,
     /// The model's temperature, 0 to 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 2)]
     pub temperature: Option<f32>,
 }
 

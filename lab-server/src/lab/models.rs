@@ -12,7 +12,7 @@ pub use list::{Availability, CloudPrices, Host, LocalState, ModelView};
 use super::prompt::{Delta, ModelError, Payer, Prompt};
 
 /// Asks models. Clones share what they know.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Models(());
 
 /// What a model says. Dropping it stops the model: a workstation's graphics card is free at once.

@@ -23,6 +23,7 @@
 //! **A run always ends in an [`Event::Ended`].** When the Lab starts, the runs that it finds unfinished are given what the tail has of
 //! them and the end `interrupted`; their messages keep what was said.
 
+mod chat;
 mod fold;
 mod follow;
 mod log;
@@ -43,6 +44,7 @@ use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use wire::{ConversationId, MessageId, ProjectId, RunId, UserId};
 
+pub use chat::Chat;
 pub use follow::Follow;
 
 use super::{
@@ -50,7 +52,9 @@ use super::{
     event::{Event, Numbered, Outcome},
 };
 use crate::{
-    store::{Run, RunBeginning, RunEnd, RunKind, RunProgress, RunState, Store, StoreError, UnfinishedRun, now_ms},
+    store::{
+        Bookmark, Run, RunBeginning, RunBegun, RunEnd, RunKind, RunProgress, RunState, Store, StoreError, UnfinishedRun, now_ms,
+    },
     vault::{Scope, VaultError},
 };
 use fold::Fold;
@@ -198,11 +202,8 @@ impl Runs {
             Err(error) => return Err(StoreError::from(error).into()),
         };
         let place = Place::take(live, owner)?;
-        let asked = content.as_ref().map(|content| (MessageId::random(), content));
-        let beginning =
-            RunBeginning { run: RunId::random(), conversation, message: MessageId::random(), parent, asked, kind, order: &order };
-        let asked = asked.map(|(asked, _)| asked);
-        let (run, follows) = store.begin_run(owner, &key, beginning).await?;
+        let beginning = RunBeginning { run: RunId::random(), conversation, parent, says: content, kind, order: &order };
+        let RunBegun { run, asked, follows } = store.begin_run(owner, &key, beginning).await?;
         let log = Arc::new(Log::new(owner, run.clone(), key, scribe.clone(), Arc::clone(hurry)));
         let before = live.insert(&log, run.message, follows);
         tokio::spawn(Arc::clone(&self.0).drive(log, before, order, place));
@@ -233,24 +234,24 @@ impl Runs {
         }
     }
 
-    /// The runs of a conversation as they are now, newest first, `limit` of those before `before`.
+    /// The runs of a conversation as they are now, newest first: at most `limit` after `after`, and where to go on.
     ///
     /// # Errors
-    /// When the database fails.
+    /// [`StoreError::Missing`] when the owner has no such conversation.
     pub async fn list(
         &self,
         owner: UserId,
         conversation: ConversationId,
-        before: Option<(i64, RunId)>,
+        after: Option<Bookmark<RunId>>,
         limit: u64,
-    ) -> Result<Vec<Run>, StoreError> {
-        let mut runs = self.0.store.runs(owner, conversation, before, limit).await?;
+    ) -> Result<(Vec<Run>, Option<Bookmark<RunId>>), StoreError> {
+        let (mut runs, next) = self.0.store.runs(owner, conversation, after, limit).await?;
         for run in &mut runs {
             if let Some(log) = self.0.live.get(owner, run.id) {
                 *run = log.run();
             }
         }
-        Ok(runs)
+        Ok((runs, next))
     }
 
     /// Stops a run; one that is over stays as it ended.
@@ -463,7 +464,16 @@ async fn interrupt(store: &Store, unfinished: &UnfinishedRun, left: &Left) -> Re
     };
     let (mut fold, mut last) = (Fold::default(), 0);
     loop {
-        let events = store.run_events(*owner, run, last).await?;
+        let events = match store.run_events(*owner, run, last).await {
+            // What was changed behind the Lab's back is not to keep it from starting: the run is over, and its message is as it was.
+            Err(error @ (StoreError::Vault(_) | StoreError::Corrupt(_))) => {
+                tracing::error!(run = %run.id, %error, "what an interrupted run said cannot be read");
+                let (state, events) = (Some(RunState::Interrupted), Vec::new());
+                store.write_progress(&[RunProgress { run: run.id, owner: *owner, key, events, state, end: None }]).await?;
+                return Ok(());
+            }
+            events => events?,
+        };
         let Some(newest) = events.last() else { break };
         last = newest.seq;
         events.iter().for_each(|event| fold.take(&event.event));
@@ -484,6 +494,7 @@ async fn interrupt(store: &Store, unfinished: &UnfinishedRun, left: &Left) -> Re
     let end = RunEnd { message: run.message, content: fold.content().clone(), last_seq, cost_nano: fold.cost_nano() };
     let progress = RunProgress {
         run: run.id,
+        owner: *owner,
         key,
         events: events.into_iter().map(Arc::new).collect(),
         state: Some(RunState::of(&outcome)),

@@ -3,8 +3,8 @@
 use std::{fmt, str::FromStr};
 
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,
-    QuerySelect, Select, Statement,
+    ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait, IntoActiveModel,
+    QueryFilter, QueryOrder, QuerySelect, Select, Statement,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -63,24 +63,7 @@ impl Store {
     ) -> Result<Message, StoreError> {
         let key = key_of(&self.vault, Scope::Conversation(owner, conversation), "conversation").await?;
         let transaction = self.write().await?;
-        let grows = conversations::of_owner(&transaction, owner, conversation).await?;
-        if let Some(parent) = parent {
-            of_conversation(&transaction, owner, conversation, parent).await?;
-        }
-        let newest = of(owner, conversation).order_by_desc(entity::Column::CreatedAt).limit(1).one(&transaction).await?;
-        let message = Message {
-            id: MessageId::random(),
-            conversation,
-            parent,
-            role,
-            content,
-            run,
-            version: 1,
-            // The order of messages is the order of their times, also within a millisecond and when a clock is set back.
-            created_at: newest.map_or(0, |newest| newest.created_at + 1).max(now_ms()),
-        };
-        message.row(owner, &key)?.into_active_model().insert(&transaction).await?;
-        conversations::grown(&transaction, grows, message.id, message.created_at).await?;
+        let message = append(&transaction, &key, owner, Said { conversation, parent, role, content, run }).await?;
         transaction.commit().await?;
         Ok(message)
     }
@@ -159,11 +142,9 @@ impl Store {
         let scope = Scope::Conversation(owner, id(&row.conversation_id, "conversation id")?);
         let key = key_of(&self.vault, scope, "message").await?;
         let transaction = self.write().await?;
-        // Once more, under the lock: the version must be one that nobody else writes.
-        let mut row = own(owner, message).one(&transaction).await?.ok_or(StoreError::Missing("message"))?;
-        row.version += 1;
-        row.content_sealed = sealed(&key, place(&row.id, row.version), &content)?;
-        row.into_active_model().reset_all().update(&transaction).await?;
+        if !rewrite(&transaction, &key, owner, message, &content).await? {
+            return Err(StoreError::Missing("message"));
+        }
         transaction.commit().await?;
         Ok(())
     }
@@ -181,6 +162,54 @@ impl Store {
         let key = key_of(&self.vault, Scope::Conversation(owner, conversation), "conversation").await?;
         off_runtime(move || rows.into_iter().map(|row| row.open(&key)).collect()).await
     }
+}
+
+/// What is said, and where.
+pub(super) struct Said {
+    pub(super) conversation: ConversationId,
+    pub(super) parent: Option<MessageId>,
+    pub(super) role: Role,
+    pub(super) content: Content,
+    pub(super) run: Option<RunId>,
+}
+
+/// Adds a message below its parent, which must be the conversation's; the branch that is read then ends with it.
+pub(super) async fn append(transaction: &DatabaseTransaction, key: &Key, owner: UserId, said: Said) -> Result<Message, StoreError> {
+    let Said { conversation, parent, role, content, run } = said;
+    let grows = conversations::of_owner(transaction, owner, conversation).await?;
+    if let Some(parent) = parent {
+        of_conversation(transaction, owner, conversation, parent).await?;
+    }
+    let newest = of(owner, conversation).order_by_desc(entity::Column::CreatedAt).limit(1).one(transaction).await?;
+    let message = Message {
+        id: MessageId::random(),
+        conversation,
+        parent,
+        role,
+        content,
+        run,
+        version: 1,
+        // The order of messages is the order of their times, also within a millisecond and when a clock is set back.
+        created_at: newest.map_or(0, |newest| newest.created_at + 1).max(now_ms()),
+    };
+    message.row(owner, key)?.into_active_model().insert(transaction).await?;
+    conversations::grown(transaction, grows, message.id, message.created_at).await?;
+    Ok(message)
+}
+
+/// Writes what a message says anew, in a version that nobody else writes. Whether it is still there.
+pub(super) async fn rewrite(
+    transaction: &DatabaseTransaction,
+    key: &Key,
+    owner: UserId,
+    message: MessageId,
+    content: &Content,
+) -> Result<bool, StoreError> {
+    let Some(mut row) = own(owner, message).one(transaction).await? else { return Ok(false) };
+    row.version += 1;
+    row.content_sealed = sealed(key, place(&row.id, row.version), content)?;
+    row.into_active_model().reset_all().update(transaction).await?;
+    Ok(true)
 }
 
 /// From a message to the beginning, told from the beginning.

@@ -6,17 +6,14 @@
 use std::{collections::HashSet, sync::Arc};
 
 use sea_orm::{
-    ActiveModelTrait,
-    ActiveValue::Set,
-    ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
-    Select,
-    sea_query::{Expr, Query},
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
+    Select, sea_query::Expr,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use wire::{ConversationId, MessageId, ProjectId, RunId, UserId};
 
-use super::{Store, StoreError, id, now_ms};
+use super::{Bookmark, Role, Store, StoreError, conversations, id, key_of, messages, messages::Said, now_ms, sealed, unsealed};
 use crate::{
     lab::{
         content::Content,
@@ -95,16 +92,25 @@ pub struct RunBeginning<'a> {
     pub run: RunId,
     /// In which conversation.
     pub conversation: ConversationId,
-    /// The message that it makes.
-    pub message: MessageId,
     /// Below which message; `None` for the conversation's beginning.
     pub parent: Option<MessageId>,
-    /// What a person says first, between the parent and the answer, and the identity of that message.
-    pub asked: Option<(MessageId, &'a Content)>,
+    /// What its owner says first, between the parent and the answer.
+    pub says: Option<Content>,
     /// What it is.
     pub kind: RunKind,
     /// What is wanted.
     pub order: &'a Order,
+}
+
+/// A run that has begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunBegun {
+    /// It.
+    pub run: Run,
+    /// The message that its owner's words became.
+    pub asked: Option<MessageId>,
+    /// The model's message that it follows, which another run may still make.
+    pub follows: Option<MessageId>,
 }
 
 /// What is new about a run that works.
@@ -112,6 +118,8 @@ pub struct RunBeginning<'a> {
 pub struct RunProgress {
     /// Which.
     pub run: RunId,
+    /// Whose.
+    pub owner: UserId,
     /// Its conversation's key.
     pub key: Key,
     /// What happened since, without gaps; may be empty.
@@ -195,73 +203,53 @@ impl RunState {
 
 impl Store {
     /// Begins a run: what its owner says, the empty message that it is to fill, and the run itself, all or nothing. The conversation
-    /// then ends in that message. Gives the run, and the model's message that it follows.
+    /// then ends in that message.
     ///
     /// # Errors
     /// [`StoreError::Missing`] when the owner has no such conversation, or that has no such message; [`StoreError::Refused`] when the
     /// new message cannot stand there.
-    pub async fn begin_run(
-        &self,
-        owner: UserId,
-        key: &Key,
-        beginning: RunBeginning<'_>,
-    ) -> Result<(Run, Option<MessageId>), StoreError> {
-        let RunBeginning { run, conversation, message, parent, asked, kind, order } = beginning;
-        let now = now_ms();
-        let order = serde_json::to_vec(order).map_err(|_| StoreError::Corrupt("order of a run"))?;
-        let order = key.seal(Place { table: "runs", column: "order_sealed", row: &run.to_string(), version: 0 }, &order);
+    pub async fn begin_run(&self, owner: UserId, key: &Key, beginning: RunBeginning<'_>) -> Result<RunBegun, StoreError> {
+        let RunBeginning { run, conversation, parent, says, kind, order } = beginning;
+        let name = run.to_string();
+        let order = sealed(key, Place { table: "runs", column: "order", row: &name, version: 0 }, order)?;
         let transaction = self.write().await?;
-        let project = conversation_project(&transaction, owner, conversation).await?;
+        let project = conversations::of_owner(&transaction, owner, conversation).await?.project_id;
         let mut follows = parent;
         if let Some(parent) = parent {
-            let (role, its_parent) = place_of_message(&transaction, conversation, parent).await?;
-            match (role.as_str(), &asked) {
-                ("assistant", Some(_)) => {}
-                ("user", None) => follows = its_parent,
+            let above = messages::of_conversation(&transaction, owner, conversation, parent).await?.open(key)?;
+            match (above.role, &says) {
+                (Role::Assistant, Some(_)) => {}
+                (Role::User, None) => follows = above.parent,
                 _ => return Err(StoreError::Refused("an answer stands below a person's words, and these below an answer")),
             }
-        } else if asked.is_none() {
-            return Err(StoreError::Refused("there is nothing to answer"));
+        } else if says.is_none() {
+            return Err(StoreError::Refused("there is nothing to answer; say something, or name what was said"));
         }
-        let mut above = parent;
-        if let Some((asked, content)) = asked {
-            add_message(
-                &transaction,
-                key,
-                NewRow { id: asked, owner, conversation, parent, role: "user", content, run: None, now },
-            )
-            .await?;
-            above = Some(asked);
+        let (mut parent, mut asked) = (parent, None);
+        if let Some(content) = says {
+            let said = Said { conversation, parent, role: Role::User, content, run: None };
+            asked = Some(messages::append(&transaction, key, owner, said).await?.id);
+            parent = asked;
         }
-        let empty = Content::default();
-        let row =
-            NewRow { id: message, owner, conversation, parent: above, role: "assistant", content: &empty, run: Some(run), now };
-        add_message(&transaction, key, row).await?;
+        let empty = Said { conversation, parent, role: Role::Assistant, content: Content::default(), run: Some(run) };
+        let message = messages::append(&transaction, key, owner, empty).await?;
         let row = entity::ActiveModel {
-            id: Set(run.to_string()),
+            id: Set(name),
             user_id: Set(owner.to_string()),
-            project_id: Set(project.to_string()),
+            project_id: Set(project),
             conversation_id: Set(conversation.to_string()),
-            message_id: Set(message.to_string()),
+            message_id: Set(message.id.to_string()),
             kind: Set(kind.as_str().to_owned()),
             state: Set(RunState::Queued.as_str().to_owned()),
             order_sealed: Set(order),
             last_seq: Set(0),
             cost_nano: Set(0),
-            created_at: Set(now),
+            created_at: Set(message.created_at),
             ended_at: Set(None),
         };
         let row = row.insert(&transaction).await?;
-        let leaf = Query::update()
-            .table("conversations")
-            .value("leaf_id", message.to_string())
-            .value("updated_at", now)
-            .and_where(Expr::col("id").eq(conversation.to_string()))
-            .and_where(Expr::col("user_id").eq(owner.to_string()))
-            .take();
-        transaction.execute(&leaf).await?;
         transaction.commit().await?;
-        Ok((row.try_into()?, follows))
+        Ok(RunBegun { run: row.try_into()?, asked, follows })
     }
 
     /// One run, if it is this person's.
@@ -272,24 +260,31 @@ impl Store {
         of(owner).filter(entity::Column::Id.eq(run.to_string())).one(&self.db).await?.map(Run::try_from).transpose()
     }
 
-    /// The runs of a conversation, newest first, `limit` of those before `before`.
+    /// The runs of a conversation, newest first: at most `limit` after `after`, and where to go on.
     ///
     /// # Errors
-    /// When the database fails.
+    /// [`StoreError::Missing`] when the owner has no such conversation.
     pub async fn runs(
         &self,
         owner: UserId,
         conversation: ConversationId,
-        before: Option<(i64, RunId)>,
+        after: Option<Bookmark<RunId>>,
         limit: u64,
-    ) -> Result<Vec<Run>, StoreError> {
-        let mut query = of(owner).filter(entity::Column::ConversationId.eq(conversation.to_string()));
-        if let Some((created_at, run)) = before {
-            let same = entity::Column::CreatedAt.eq(created_at).and(entity::Column::Id.lt(run.to_string()));
-            query = query.filter(entity::Column::CreatedAt.lt(created_at).or(same));
+    ) -> Result<(Vec<Run>, Option<Bookmark<RunId>>), StoreError> {
+        conversations::of_owner(&self.db, owner, conversation).await?;
+        let mut find = of(owner).filter(entity::Column::ConversationId.eq(conversation.to_string()));
+        if let Some(Bookmark { time, id }) = after {
+            let same_time = entity::Column::CreatedAt.eq(time).and(entity::Column::Id.lt(id.to_string()));
+            find = find.filter(entity::Column::CreatedAt.lt(time).or(same_time));
         }
-        let query = query.order_by_desc(entity::Column::CreatedAt).order_by_desc(entity::Column::Id).limit(limit);
-        query.all(&self.db).await?.into_iter().map(Run::try_from).collect()
+        let find = find.order_by_desc(entity::Column::CreatedAt).order_by_desc(entity::Column::Id);
+        let rows = find.limit(limit.saturating_add(1)).all(&self.db).await?;
+        let mut runs = rows.into_iter().map(Run::try_from).collect::<Result<Vec<_>, _>>()?;
+        let kept = usize::try_from(limit).unwrap_or(usize::MAX);
+        let more = runs.len() > kept;
+        runs.truncate(kept);
+        let next = runs.last().filter(|_| more).map(|last| Bookmark { time: last.created_at, id: last.id });
+        Ok((runs, next))
     }
 
     /// Runs that are not over, of everybody: for the Lab that starts, which knows that nobody works on them.
@@ -308,7 +303,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Vault`] when something does not open, and when the database fails.
     pub async fn run_events(&self, owner: UserId, run: &Run, after: u64) -> Result<Vec<Numbered>, StoreError> {
-        let key = self.vault.key(Scope::Conversation(owner, run.conversation)).await?;
+        let key = key_of(&self.vault, Scope::Conversation(owner, run.conversation), "run").await?;
         let theirs = of(owner).select_only().column(entity::Column::Id).filter(entity::Column::Id.eq(run.id.to_string()));
         let rows = events::Entity::find()
             .filter(events::Column::RunId.in_subquery(theirs.into_query()))
@@ -320,8 +315,7 @@ impl Store {
         let mut all = Vec::new();
         for row in rows {
             let place = events_place(&row.run_id, row.first_seq);
-            let opened = key.open(place, &row.frames_sealed)?;
-            let events: Vec<Numbered> = serde_json::from_slice(&opened).map_err(|_| StoreError::Corrupt("event"))?;
+            let events: Vec<Numbered> = unsealed(&key, place, &row.frames_sealed)?;
             all.extend(events.into_iter().filter(|event| event.seq > after));
         }
         Ok(all)
@@ -351,8 +345,7 @@ impl Store {
         for progress in batch {
             if let (Some(first), Some(last)) = (progress.events.first(), progress.events.last()) {
                 let run = progress.run.to_string();
-                let json = serde_json::to_vec(&progress.events).map_err(|_| StoreError::Corrupt("event"))?;
-                let frames = progress.key.seal(events_place(&run, stored(first.seq)), &json);
+                let frames = sealed(&progress.key, events_place(&run, stored(first.seq)), &progress.events)?;
                 rows.push(events::ActiveModel {
                     run_id: Set(run),
                     first_seq: Set(stored(first.seq)),
@@ -392,7 +385,8 @@ impl Store {
                 update.exec(&transaction).await?;
             }
             if let Some(end) = &progress.end {
-                fill_message(&transaction, &progress.key, end).await?;
+                // One that was deleted meanwhile stays deleted.
+                messages::rewrite(&transaction, &progress.key, progress.owner, end.message, &end.content).await?;
             }
         }
         transaction.commit().await?;
@@ -406,100 +400,12 @@ fn of(owner: UserId) -> Select<entity::Entity> {
 }
 
 fn events_place(run: &str, first: i64) -> Place<'_> {
-    Place { table: "run_events", column: "frames_sealed", row: run, version: first }
+    Place { table: "run_events", column: "frames", row: run, version: first }
 }
 
 /// Numbers of events are bounded far below.
 fn stored(seq: u64) -> i64 {
     i64::try_from(seq).unwrap_or(i64::MAX)
-}
-
-/// The project of a person's conversation.
-async fn conversation_project(
-    db: &DatabaseTransaction,
-    owner: UserId,
-    conversation: ConversationId,
-) -> Result<ProjectId, StoreError> {
-    let query = Query::select()
-        .column("project_id")
-        .from("conversations")
-        .and_where(Expr::col("id").eq(conversation.to_string()))
-        .and_where(Expr::col("user_id").eq(owner.to_string()))
-        .take();
-    let row = db.query_one(&query).await?.ok_or(StoreError::Missing("conversation"))?;
-    id(&row.try_get::<String>("", "project_id")?, "project id")
-}
-
-/// Who wrote a message of a conversation, and below which one it stands.
-async fn place_of_message(
-    db: &DatabaseTransaction,
-    conversation: ConversationId,
-    message: MessageId,
-) -> Result<(String, Option<MessageId>), StoreError> {
-    let query = Query::select()
-        .columns(["role", "parent_id"])
-        .from("messages")
-        .and_where(Expr::col("id").eq(message.to_string()))
-        .and_where(Expr::col("conversation_id").eq(conversation.to_string()))
-        .take();
-    let row = db.query_one(&query).await?.ok_or(StoreError::Missing("message"))?;
-    let parent = row.try_get::<Option<String>>("", "parent_id")?;
-    Ok((row.try_get("", "role")?, parent.map(|parent| id(&parent, "message id")).transpose()?))
-}
-
-struct NewRow<'a> {
-    id: MessageId,
-    owner: UserId,
-    conversation: ConversationId,
-    parent: Option<MessageId>,
-    role: &'static str,
-    content: &'a Content,
-    run: Option<RunId>,
-    now: i64,
-}
-
-/// The version of a message that was never rewritten.
-const FIRST_VERSION: i64 = 1;
-
-fn sealed_content(key: &Key, message: &str, version: i64, content: &Content) -> Result<Vec<u8>, StoreError> {
-    let json = serde_json::to_vec(content).map_err(|_| StoreError::Corrupt("message"))?;
-    Ok(key.seal(Place { table: "messages", column: "content_sealed", row: message, version }, &json))
-}
-
-async fn add_message(db: &DatabaseTransaction, key: &Key, row: NewRow<'_>) -> Result<(), StoreError> {
-    let message = row.id.to_string();
-    let sealed = sealed_content(key, &message, FIRST_VERSION, row.content)?;
-    let columns = ["id", "user_id", "conversation_id", "parent_id", "role", "content_sealed", "run_id", "version", "created_at"];
-    let values: [Expr; 9] = [
-        message.into(),
-        row.owner.to_string().into(),
-        row.conversation.to_string().into(),
-        row.parent.map(|parent| parent.to_string()).into(),
-        row.role.into(),
-        sealed.into(),
-        row.run.map(|run| run.to_string()).into(),
-        FIRST_VERSION.into(),
-        row.now.into(),
-    ];
-    let insert = Query::insert().into_table("messages").columns(columns).values_panic(values).take();
-    db.execute(&insert).await?;
-    Ok(())
-}
-
-/// Puts what a run made into its message. One that was deleted meanwhile stays deleted.
-async fn fill_message(db: &DatabaseTransaction, key: &Key, end: &RunEnd) -> Result<(), StoreError> {
-    let message = end.message.to_string();
-    let find = Query::select().column("version").from("messages").and_where(Expr::col("id").eq(message.clone())).take();
-    let Some(row) = db.query_one(&find).await? else { return Ok(()) };
-    let version = row.try_get::<i64>("", "version")? + 1;
-    let update = Query::update()
-        .table("messages")
-        .value("content_sealed", sealed_content(key, &message, version, &end.content)?)
-        .value("version", version)
-        .and_where(Expr::col("id").eq(message))
-        .take();
-    db.execute(&update).await?;
-    Ok(())
 }
 
 impl RunKind {

@@ -231,7 +231,7 @@ impl Log {
             last_seq,
             cost_nano: state.fold.cost_nano(),
         });
-        Some(RunProgress { run: state.run.id, key: self.key.clone(), events, state: changed, end })
+        Some(RunProgress { run: state.run.id, owner: self.owner, key: self.key.clone(), events, state: changed, end })
     }
 
     /// This much is in the database.

@@ -1,10 +1,12 @@
 //! Runs over a real store, with runners that say what a test wants.
 
-use sea_orm::{ConnectionTrait, ExprTrait, sea_query::Query};
 use tokio::sync::mpsc as channel;
 
 use super::*;
-use crate::{lab::content::Part, store::scratch::Scratch};
+use crate::{
+    lab::content::Part,
+    store::{ConversationSettings, NewConversation, scratch::Scratch},
+};
 
 /// What a test tells a run to do.
 enum Say {
@@ -46,33 +48,13 @@ fn obedient() -> (Runner, channel::UnboundedReceiver<channel::UnboundedSender<Sa
     (runner, begun)
 }
 
-async fn conversation_of(store: &Store, owner: UserId, project: ProjectId) -> ConversationId {
-    let conversation = ConversationId::random();
-    store.vault().create(Scope::Conversation(owner, conversation)).await.unwrap();
-    let insert = Query::insert()
-        .into_table("conversations")
-        .columns(["id", "user_id", "project_id", "title_sealed", "settings_sealed", "version", "created_at", "updated_at"])
-        .values_panic([
-            conversation.to_string().into(),
-            owner.to_string().into(),
-            project.to_string().into(),
-            vec![0_u8].into(),
-            vec![0_u8].into(),
-            1.into(),
-            1.into(),
-            1.into(),
-        ])
-        .take();
-    store.connection().execute(&insert).await.unwrap();
-    conversation
-}
-
 impl World {
     async fn new() -> Self {
         let scratch = Scratch::new().await;
         let owner = scratch.store.add_user("ada").await.unwrap().id;
         let project = scratch.store.add_project(owner, "talk").await.unwrap().id;
-        let conversation = conversation_of(&scratch.store, owner, project).await;
+        let new = NewConversation { project, folder: None, title: None, settings: ConversationSettings::default() };
+        let conversation = scratch.store.add_conversation(owner, new).await.unwrap().id;
         let (runner, begun) = obedient();
         let runs = Runs::open(scratch.store.clone(), &scratch.dir.join("runs"), runner).await.unwrap();
         Self { scratch, owner, conversation, runs, begun }
@@ -93,23 +75,17 @@ impl World {
     }
 
     async fn message(&self, run: &Run) -> Content {
-        message(&self.scratch.store, self.owner, run).await
+        self.scratch.store.message(self.owner, run.message).await.unwrap().unwrap().content
     }
-}
 
-/// What stands in a run's message, and its version.
-async fn message(store: &Store, owner: UserId, run: &Run) -> Content {
-    let query = Query::select()
-        .columns(["content_sealed", "version"])
-        .from("messages")
-        .and_where(sea_orm::sea_query::Expr::col("id").eq(run.message.to_string()))
-        .take();
-    let row = store.connection().query_one(&query).await.unwrap().unwrap();
-    let (sealed, version): (Vec<u8>, i64) = (row.try_get("", "content_sealed").unwrap(), row.try_get("", "version").unwrap());
-    let key = store.vault().key(Scope::Conversation(owner, run.conversation)).await.unwrap();
-    let name = run.message.to_string();
-    let place = crate::vault::Place { table: "messages", column: "content_sealed", row: &name, version };
-    serde_json::from_slice(&key.open(place, &sealed).unwrap()).unwrap()
+    /// The Lab once more, over what the one before left.
+    async fn open_again(&self) -> Runs {
+        Runs::open(self.scratch.store.clone(), &self.tails(), obedient().0).await.unwrap()
+    }
+
+    fn tails(&self) -> PathBuf {
+        self.scratch.dir.join("runs")
+    }
 }
 
 fn text(text: &str) -> Event {
@@ -163,4 +139,239 @@ async fn what_is_pushed_is_shown_written_and_folded() {
     assert!(matches!(world.runs.stop(stranger, run.id).await, Err(StoreError::Missing("run"))));
     world.runs.stop(world.owner, run.id).await.unwrap();
     assert_eq!(world.runs.get(world.owner, run.id).await.unwrap().state, RunState::Done);
+}
+
+#[tokio::test]
+async fn a_slow_watcher_is_told_everything() {
+    let mut world = World::new().await;
+    let run = world.start(None).await;
+    let say = world.begun.recv().await.unwrap();
+    let mut slow = world.follow(&run, 0).await;
+    let mut fast = world.follow(&run, 0).await;
+    // Three times what is kept at hand.
+    let words = "x".repeat(4096);
+    let mut seen = Vec::new();
+    for _ in 0..800 {
+        say.send(Say::Event(text(&words))).unwrap();
+    }
+    say.send(Say::End(Outcome::Done)).unwrap();
+    while let Some(events) = fast.next().await.unwrap() {
+        seen.extend(numbers(&events));
+    }
+    assert_eq!(seen, (1..=801).collect::<Vec<_>>());
+    assert_eq!(numbers(&rest(&mut slow).await), seen);
+    let Part::Text { text } = &world.message(&run).await.parts[0] else { panic!("no text") };
+    assert_eq!(text.len(), 800 * 4096);
+}
+
+#[tokio::test]
+async fn a_run_that_follows_another_waits_and_a_branch_does_not() {
+    let mut world = World::new().await;
+    let first = world.runs.start(world.owner, world.new_run(None, Some("one"))).await.unwrap();
+    let say = world.begun.recv().await.unwrap();
+    let second = world.start(Some(first.run.message)).await;
+    let third = world.start(Some(second.message)).await;
+    // The same question once more: another branch.
+    let again = world.runs.start(world.owner, world.new_run(first.asked, None)).await.unwrap();
+    let say_again = world.begun.recv().await.unwrap();
+    assert_eq!(again.asked, None);
+    let state = async |run: &Run| world.runs.get(world.owner, run.id).await.unwrap().state;
+    assert_eq!(state(&second).await, RunState::Queued);
+    // Stopped before its turn.
+    world.runs.stop(world.owner, third.id).await.unwrap();
+    assert_eq!(rest(&mut world.follow(&third, 0).await).await[0].event, Event::Ended { outcome: Outcome::Stopped });
+    assert_eq!(state(&second).await, RunState::Queued);
+    // Whatever the first comes to, the second has its turn.
+    say.send(Say::End(Outcome::Exhausted { budget: "tokens".into() })).unwrap();
+    let say = world.begun.recv().await.unwrap();
+    assert_eq!(world.runs.get(world.owner, first.run.id).await.unwrap().state, RunState::Exhausted);
+    say.send(Say::Event(text("two"))).unwrap();
+    say.send(Say::End(Outcome::Done)).unwrap();
+    assert_eq!(rest(&mut world.follow(&second, 0).await).await.len(), 2);
+    say_again.send(Say::End(Outcome::Done)).unwrap();
+    assert_eq!(rest(&mut world.follow(&again.run, 0).await).await.len(), 1);
+    let refused = world.runs.start(world.owner, world.new_run(first.asked, Some("below a person's words"))).await;
+    assert!(matches!(refused, Err(RunError::Store(StoreError::Refused(_)))));
+    let refused = world.runs.start(world.owner, world.new_run(Some(second.message), None)).await;
+    assert!(matches!(refused, Err(RunError::Store(StoreError::Refused(_)))));
+    let (runs, next) = world.runs.list(world.owner, world.conversation, None, 3).await.unwrap();
+    let (rest, end) = world.runs.list(world.owner, world.conversation, next, 3).await.unwrap();
+    let ids: Vec<_> = runs.iter().chain(&rest).map(|run| run.id).collect();
+    assert_eq!((ids, end), (vec![again.run.id, third.id, second.id, first.run.id], None));
+}
+
+#[tokio::test]
+async fn a_run_that_is_stopped_panics_or_says_too_much_has_an_end() {
+    let mut world = World::new().await;
+    let failed = |event: &Numbered| match &event.event {
+        Event::Ended { outcome: Outcome::Failed { code, .. } } => code.clone(),
+        other => panic!("{other:?}"),
+    };
+    let run = world.start(None).await;
+    let say = world.begun.recv().await.unwrap();
+    say.send(Say::Event(text("kept"))).unwrap();
+    let mut watcher = world.follow(&run, 0).await;
+    assert_eq!(watcher.next().await.unwrap().unwrap().len(), 1);
+    world.runs.stop(world.owner, run.id).await.unwrap();
+    world.runs.stop(world.owner, run.id).await.unwrap();
+    assert_eq!(rest(&mut watcher).await[0].event, Event::Ended { outcome: Outcome::Stopped });
+    assert_eq!(world.message(&run).await.parts, [Part::Text { text: "kept".into() }]);
+
+    let run = world.start(None).await;
+    world.begun.recv().await.unwrap().send(Say::Panic).unwrap();
+    assert_eq!(failed(&rest(&mut world.follow(&run, 0).await).await[0]), "internal");
+
+    let run = world.start(None).await;
+    let say = world.begun.recv().await.unwrap();
+    say.send(Say::Event(text("kept"))).unwrap();
+    say.send(Say::Event(text(&"x".repeat(300 << 10)))).unwrap();
+    let events = rest(&mut world.follow(&run, 0).await).await;
+    assert_eq!((events.len(), failed(&events[1]).as_str()), (2, "event_too_large"));
+}
+
+#[tokio::test]
+async fn a_person_has_so_many_unfinished_runs() {
+    let world = World::new().await;
+    for _ in 0..PER_PERSON {
+        world.start(None).await;
+    }
+    let more = world.runs.start(world.owner, world.new_run(None, Some("more"))).await;
+    assert!(matches!(more, Err(RunError::TooMany)));
+    let (runs, _) = world.runs.list(world.owner, world.conversation, None, 1).await.unwrap();
+    let mut watcher = world.follow(&runs[0], 0).await;
+    world.runs.stop(world.owner, runs[0].id).await.unwrap();
+    rest(&mut watcher).await;
+    world.start(None).await;
+}
+
+#[tokio::test]
+async fn who_stops_the_lab_ends_its_runs_in_order() {
+    let mut world = World::new().await;
+    let run = world.start(None).await;
+    let say = world.begun.recv().await.unwrap();
+    let queued = world.start(Some(run.message)).await;
+    say.send(Say::Event(text("so far"))).unwrap();
+    let (mut watcher, mut other) = (world.follow(&run, 0).await, world.follow(&queued, 0).await);
+    world.runs.shutdown(Duration::from_millis(1)).await;
+    let interrupted = Event::Ended { outcome: Outcome::Interrupted };
+    let events = rest(&mut watcher).await;
+    assert_eq!((numbers(&events), &events[1].event), (vec![1, 2], &interrupted));
+    assert_eq!(rest(&mut other).await[0].event, interrupted);
+    assert_eq!(world.message(&run).await.parts, [Part::Text { text: "so far".into() }]);
+    let late = world.runs.start(world.owner, world.new_run(None, Some("late"))).await;
+    assert!(matches!(late, Err(RunError::Stopping)));
+    assert_eq!(world.scratch.store.unfinished_runs().await.unwrap(), []);
+    assert_eq!(std::fs::read_dir(world.tails()).unwrap().count(), 0);
+}
+
+/// What the database has, and what only the tail has, of a run whose Lab was killed; the tail is cut at `cut` of its bytes.
+async fn killed(world: &World, written: u64, tailed: u64, ended: bool, cut: impl FnOnce(usize) -> usize) -> Run {
+    let store = &world.scratch.store;
+    let key = store.vault().key(Scope::Conversation(world.owner, world.conversation)).await.unwrap();
+    let NewRun { conversation, parent, content, kind, order } = world.new_run(None, Some("hello"));
+    let beginning = RunBeginning { run: RunId::random(), conversation, parent, says: content, kind, order: &order };
+    let run = store.begin_run(world.owner, &key, beginning).await.unwrap().run;
+    let event = |seq: u64| {
+        let event = if ended && seq == tailed { Event::Ended { outcome: Outcome::Done } } else { text(&format!("{seq} ")) };
+        Arc::new(Numbered { seq, time: 1, event })
+    };
+    let state = Some(RunState::Running);
+    let events = (1..=written).map(event).collect();
+    store
+        .write_progress(&[RunProgress { run: run.id, owner: world.owner, key: key.clone(), events, state, end: None }])
+        .await
+        .unwrap();
+    let mut frames = Vec::new();
+    // The tail overlaps with the database: the Lab died before it could be dropped.
+    for seq in written.max(1)..=tailed {
+        tail::put_frame(&mut frames, &key, run.id, &[event(seq)], seq);
+    }
+    frames.truncate(cut(frames.len()));
+    crate::store::make_private_dir(&world.tails()).unwrap();
+    std::fs::write(world.tails().join(format!("{:020}.tail", 7)), frames).unwrap();
+    run
+}
+
+#[tokio::test]
+async fn what_a_killed_lab_has_shown_is_found_and_ended() {
+    let world = World::new().await;
+    world.runs.shutdown(Duration::ZERO).await;
+    for (written, tailed, ended) in [(0, 0, false), (3, 0, false), (0, 3, false), (3, 5, false), (3, 5, true)] {
+        let run = killed(&world, written, tailed, ended, |whole| whole).await;
+        let runs = world.open_again().await;
+        let events = rest(&mut runs.follow(world.owner, run.id, 0).await.unwrap()).await;
+        let all = written.max(tailed) + u64::from(!ended);
+        assert_eq!(numbers(&events), (1..=all).collect::<Vec<_>>(), "{written} {tailed}");
+        let outcome = if ended { Outcome::Done } else { Outcome::Interrupted };
+        assert_eq!(events.last().unwrap().event, Event::Ended { outcome: outcome.clone() });
+        let kept = runs.get(world.owner, run.id).await.unwrap();
+        assert_eq!((kept.state, kept.last_seq), (RunState::of(&outcome), all));
+        let said: String = (1..all).map(|seq| format!("{seq} ")).collect();
+        let parts = if said.is_empty() { Vec::new() } else { vec![Part::Text { text: said }] };
+        assert_eq!(world.message(&run).await.parts, parts);
+        assert_eq!(std::fs::read_dir(world.tails()).unwrap().count(), 0);
+        runs.shutdown(Duration::ZERO).await;
+    }
+}
+
+#[tokio::test]
+async fn a_torn_tail_is_as_good_as_its_whole_frames() {
+    let world = World::new().await;
+    world.runs.shutdown(Duration::ZERO).await;
+    let key = world.scratch.store.vault().key(Scope::Conversation(world.owner, world.conversation)).await.unwrap();
+    let run = RunId::random();
+    let (mut frames, mut ends) = (Vec::new(), Vec::new());
+    for seq in 1..=5 {
+        tail::put_frame(&mut frames, &key, run, &[Numbered { seq, time: 1, event: text("x") }], seq);
+        ends.push(frames.len());
+    }
+    let dir = world.scratch.dir.join("torn");
+    crate::store::make_private_dir(&dir).unwrap();
+    let read = |bytes: &[u8]| {
+        std::fs::write(dir.join(format!("{:020}.tail", 1)), bytes).unwrap();
+        let (_, left) = Tail::open(&dir).unwrap();
+        left.get(&run).map_or(0, |left| tail::read(&key, run, left, 0).len())
+    };
+    for cut in 0..=frames.len() {
+        let whole = ends.iter().filter(|end| **end <= cut).count();
+        assert_eq!(read(&frames[..cut]), whole, "cut at {cut}");
+    }
+    // A byte that is another one hides what stands behind it, and nothing else.
+    for at in 0..frames.len() {
+        let mut other = frames.clone();
+        other[at] ^= 1;
+        let before = ends.iter().filter(|end| **end <= at).count();
+        assert_eq!(read(&other), before, "changed at {at}");
+    }
+    // A frame at another run's or event's place is none.
+    assert_eq!(tail::read(&key, RunId::random(), &Tail::open(&dir).unwrap().1.remove(&run).unwrap_or_default(), 0).len(), 0);
+}
+
+#[tokio::test]
+async fn a_tail_that_cannot_be_written_holds_nobody_up() {
+    let mut world = World::new().await;
+    std::fs::remove_dir_all(world.tails()).unwrap();
+    let run = world.start(None).await;
+    let say = world.begun.recv().await.unwrap();
+    say.send(Say::Event(text("still"))).unwrap();
+    let mut watcher = world.follow(&run, 0).await;
+    assert_eq!(watcher.next().await.unwrap().unwrap()[0].event, text("still"));
+    // It was in the database before it was shown.
+    assert_eq!(world.scratch.store.last_event(run.id).await.unwrap(), 1);
+    say.send(Say::End(Outcome::Done)).unwrap();
+    assert_eq!(rest(&mut watcher).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_deleted_conversation_ends_its_runs() {
+    let mut world = World::new().await;
+    let run = world.start(None).await;
+    let say = world.begun.recv().await.unwrap();
+    let mut watcher = world.follow(&run, 0).await;
+    world.scratch.store.delete_conversation(world.owner, world.conversation).await.unwrap();
+    say.send(Say::Event(text("to nobody"))).unwrap();
+    let events = rest(&mut watcher).await;
+    assert!(events.iter().all(|event| !matches!(event.event, Event::Ended { .. })));
+    say.closed().await;
+    assert!(matches!(world.runs.get(world.owner, run.id).await, Err(StoreError::Missing("run"))));
 }
