@@ -70,6 +70,9 @@ pub enum AdminError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A backup.
+    #[error(transparent)]
+    Backup(#[from] crate::backup::BackupError),
     /// There is nobody yet.
     #[error("there is no user yet; add one with `1k4-lab admin users add NAME`")]
     NoUser,

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     account::revocation::Revocations,
     api::{self, Api},
+    backup,
     config::{Config, Origin},
     edge::{
         self, Limits,
@@ -69,6 +70,7 @@ pub struct App {
     draining: Arc<AtomicBool>,
     tls: Arc<rustls::ServerConfig>,
     limits: Limits,
+    config: Config,
     router: Router,
 }
 
@@ -181,6 +183,7 @@ impl App {
             draining,
             tls,
             limits,
+            config: config.clone(),
             router,
         })
     }
@@ -192,10 +195,12 @@ impl App {
 /// # Errors
 /// When the store cannot be closed in order.
 pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Result<(), StoreError> {
-    let App { store, revocations, meter, heads, runs, gateway, upstream, operator, draining, tls, limits, router, .. } = app;
+    let App { store, revocations, meter, heads, runs, gateway, upstream, operator, draining, tls, limits, config, router, .. } =
+        app;
     let ended = CancellationToken::new();
     let following = tokio::spawn(Arc::clone(&gateway).follow_revocations(revocations.watch()));
     let watching = tokio::spawn(providers::watch(upstream, ended.clone()));
+    let copying = tokio::spawn(backup::follow(config, store.clone(), ended.clone()));
     let operating = operator.map(|(operator, parts)| tokio::spawn(operator.serve(parts, ended.clone())));
     let stop_runs = CancellationToken::new();
     let ending = tokio::spawn({
@@ -225,6 +230,7 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
     ended.cancel();
     // A part that panicked was reported by the hook, and keeps nobody from closing the store.
     let _ = watching.await;
+    let _ = copying.await;
     if let Some(operating) = operating {
         let _ = operating.await;
     }

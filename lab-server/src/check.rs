@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::{
     admin::{AdminError, Printer},
     config::{Config, Mistake, providers::Providers},
-    providers,
+    providers, vault_command,
 };
 
 /// `1k4-lab check …`.
@@ -34,6 +34,8 @@ struct Report<'a> {
     mistakes: &'a [Mistake],
     /// What is wrong elsewhere, sentence by sentence.
     problems: &'a [String],
+    /// What works and could be better, sentence by sentence.
+    remarks: &'a [String],
     channels: Vec<Row>,
 }
 
@@ -90,15 +92,19 @@ pub async fn run(config: &Config, check: Check, out: &mut impl Write) -> Result<
         Err(error) => problems.push(error.to_string()),
     }
     let ok = problems.is_empty();
+    let remarks: Vec<String> = vault_command::remark(&config.master).into_iter().collect();
     let mut printer = Printer { json: check.json, out };
     if check.json {
-        printer.say(&Report { ok, mistakes: &[], problems: &problems, channels: rows }, "")?;
+        printer.say(&Report { ok, mistakes: &[], problems: &problems, remarks: &remarks, channels: rows }, "")?;
     } else {
         if !rows.is_empty() {
             printer.list(&rows, ["CHANNEL", "PROVIDER", "MODELS", "SECRET", "PROBE"], |row| {
                 let probe = row.probe.clone().unwrap_or_else(|| "-".to_owned());
                 [row.channel.clone(), row.provider.clone(), row.models.to_string(), row.secret.to_owned(), probe]
             })?;
+        }
+        for remark in &remarks {
+            printer.say(&(), &format!("note: {remark}"))?;
         }
         for problem in &problems {
             printer.say(&(), problem)?;
@@ -119,7 +125,7 @@ pub async fn run(config: &Config, check: Check, out: &mut impl Write) -> Result<
 /// # Errors
 /// When nobody reads what is printed.
 pub fn mistakes(mistakes: &[Mistake], out: &mut impl Write) -> Result<(), AdminError> {
-    Printer { json: true, out }.say(&Report { ok: false, mistakes, problems: &[], channels: Vec::new() }, "")
+    Printer { json: true, out }.say(&Report { ok: false, mistakes, problems: &[], remarks: &[], channels: Vec::new() }, "")
 }
 
 /// Every channel whose secret can be had, and a row for each.

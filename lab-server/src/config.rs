@@ -5,8 +5,10 @@
 //! by the place where they lie.
 
 mod audit;
+pub mod backup;
 mod document;
 pub mod providers;
+mod vault;
 
 use std::{
     fmt,
@@ -17,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+use backup::Backup;
 use document::{Document, Section};
 use providers::Providers;
 
@@ -42,6 +45,8 @@ pub struct Config {
     pub keystore: PathBuf,
     /// Where the master key lies.
     pub master: MasterSource,
+    /// How the Lab is copied; `None` for not at all.
+    pub backup: Option<Backup>,
     /// What people upload, sealed: a folder.
     pub blobs: PathBuf,
     /// What running answers have said since the database last heard of them: a folder.
@@ -81,6 +86,7 @@ impl Config {
             database: data_dir.join("lab.sqlite"),
             keystore: data_dir.join("keystore.sqlite"),
             master: MasterSource::Own(data_dir.join("master.key")),
+            backup: None,
             blobs: data_dir.join("blobs"),
             tails: data_dir.join("runs"),
             audit_heads: data_dir.join(audit::FILE_NAME),
@@ -262,6 +268,9 @@ fn listed(path: &Path, mistakes: &[Mistake]) -> String {
 struct FromFile {
     data_dir: Option<PathBuf>,
     database: Option<PathBuf>,
+    keystore: Option<PathBuf>,
+    master: Option<MasterSource>,
+    backup: Option<Backup>,
     listen: Option<SocketAddr>,
     public_url: Option<Origin>,
     tls_cert: Option<PathBuf>,
@@ -311,6 +320,13 @@ fn read(text: &str, base: &Path) -> Result<FromFile, Vec<Mistake>> {
         trial.finish();
     }
     file.audit_heads = audit::read(&mut root, base);
+    if let Some(mut storage) = root.table("storage") {
+        storage.need("keystore");
+        file.keystore = storage.text("keystore").map(|file| base.join(file.value));
+        storage.finish();
+    }
+    file.master = vault::read(&mut root, base);
+    file.backup = backup::read(&mut root, base);
     file.providers = providers::read(&mut root, base);
     root.finish();
     let mistakes = document.into_mistakes();
@@ -351,6 +367,9 @@ fn resolve(file: FromFile, overrides: &Overrides) -> Result<Config, ConfigError>
     if let Some(database) = overrides.database.clone().or(file.database) {
         config.database = database;
     }
+    config.keystore = file.keystore.unwrap_or(config.keystore);
+    config.master = file.master.unwrap_or(config.master);
+    config.backup = file.backup;
     let setting = |setting, problem: &dyn fmt::Display| ConfigError::Setting { setting, problem: problem.to_string() };
     let listen = match &overrides.listen {
         Some(text) => Some(text.parse().map_err(|_| setting("listen", &LISTEN_FORM))?),

@@ -7,6 +7,7 @@ pub mod admin;
 pub mod api;
 pub mod app;
 pub mod audit;
+pub mod backup;
 mod calendar;
 pub mod check;
 pub mod clock;
@@ -25,6 +26,7 @@ pub mod router;
 pub mod secret;
 pub mod store;
 pub mod vault;
+pub mod vault_command;
 
 use std::net::SocketAddr;
 

@@ -15,9 +15,11 @@ use lab_server::{
     admin::{self, Admin},
     app::{self, App},
     audit::{self, Audit},
+    backup::{self, BackupCommand},
     check::{self, Check},
     config::{ConfigError, Overrides},
     store::Store,
+    vault_command::{self, VaultCommand},
 };
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -50,6 +52,10 @@ enum Command {
     Admin(Admin),
     /// Whether the operation logs are what was written; works while the Lab runs.
     Audit(Audit),
+    /// The keys that everything is sealed under; works while the Lab runs.
+    Vault(VaultCommand),
+    /// Encrypted copies of the Lab, and the way back.
+    Backup(BackupCommand),
 }
 
 /// `EX_DATAERR` of sysexits.
@@ -102,6 +108,8 @@ async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
             store.close().await?;
             result?;
         }
+        Command::Vault(vault) => vault_command::run(&config, vault, &mut std::io::stdout()).await?,
+        Command::Backup(backup) => backup::run(&config, backup, &mut std::io::stdout()).await?,
         Command::Audit(audit) => {
             let store = migrated(&config).await?;
             let sound = audit::run(&store, &config, audit, &mut std::io::stdout()).await;
@@ -117,6 +125,9 @@ async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
 async fn serve(config: Config, json: bool) -> anyhow::Result<()> {
     log_to_stderr();
     keep_memory_private();
+    if let Some(remark) = vault_command::remark(&config.master) {
+        tracing::warn!(target: "lab_server", "{remark}");
+    }
     let listener = tokio::net::TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on {}; is another program there?", config.listen))?;

@@ -149,26 +149,7 @@ impl Store {
     /// # Errors
     /// When the file cannot be made or is not a database.
     pub async fn open(path: &Path, vault: Vault) -> Result<Self, StoreError> {
-        let in_file = |source| StoreError::File { path: path.to_owned(), source };
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            make_private_dir(folder).map_err(in_file)?;
-        }
-        // SQLite gives its journal files the mode of the database.
-        make_private_file(path).map_err(in_file)?;
-        let file = path.to_owned();
-        let mut options = ConnectOptions::new("sqlite:");
-        options.max_connections(CONNECTIONS).sqlx_logging(false).test_before_acquire(false).map_sqlx_sqlite_opts(move |sqlite| {
-            sqlite
-                .filename(&file)
-                .journal_mode(SqliteJournalMode::Wal)
-                // A power cut may cost the last commits, never the file; every commit reaches the disk at a checkpoint.
-                .synchronous(SqliteSynchronous::Normal)
-                .foreign_keys(true)
-                .busy_timeout(BUSY_TIMEOUT)
-                .pragma("secure_delete", "ON")
-                .pragma("temp_store", "MEMORY")
-        });
-        Ok(Self { db: Database::connect(options).await?, vault, free_requests: FREE_REQUESTS })
+        Ok(Self { db: connect(path).await?, vault, free_requests: FREE_REQUESTS })
     }
 
     /// The store of a Lab that is configured so, migrated.
@@ -176,7 +157,8 @@ impl Store {
     /// # Errors
     /// When the master key, the keystore or the database cannot be used.
     pub async fn of(config: &Config) -> Result<Self, StoreError> {
-        let vault = Vault::open(&config.keystore, &config.master).await?;
+        let folders = config.backup.as_ref().map(|backup| backup.destinations.clone()).unwrap_or_default();
+        let vault = Vault::open(&config.keystore, &config.master).await?.telling(folders);
         let store = Self {
             free_requests: i32::try_from(config.free_requests).unwrap_or(i32::MAX),
             ..Self::open(&config.database, vault).await?
@@ -201,6 +183,14 @@ impl Store {
     pub async fn close(self) -> Result<(), StoreError> {
         self.db.close().await?;
         Ok(self.vault.close().await?)
+    }
+
+    /// Copies the database as it is now into a file that is not there yet.
+    ///
+    /// # Errors
+    /// When the database fails or the file is there.
+    pub(crate) async fn copy_to(&self, file: &Path) -> Result<(), StoreError> {
+        Ok(copy_database(&self.db, file).await?)
     }
 
     /// What seals and opens the rows.
@@ -251,6 +241,50 @@ pub(crate) fn make_private_file(path: &Path) -> std::io::Result<()> {
     file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     drop(file);
     Ok(())
+}
+
+/// Connections to the database at `path`, which is made where it is missing.
+async fn connect(path: &Path) -> Result<DatabaseConnection, StoreError> {
+    let in_file = |source| StoreError::File { path: path.to_owned(), source };
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        make_private_dir(folder).map_err(in_file)?;
+    }
+    // SQLite gives its journal files the mode of the database.
+    make_private_file(path).map_err(in_file)?;
+    let file = path.to_owned();
+    let mut options = ConnectOptions::new("sqlite:");
+    options.max_connections(CONNECTIONS).sqlx_logging(false).test_before_acquire(false).map_sqlx_sqlite_opts(move |sqlite| {
+        sqlite
+            .filename(&file)
+            .journal_mode(SqliteJournalMode::Wal)
+            // A power cut may cost the last commits, never the file; every commit reaches the disk at a checkpoint.
+            .synchronous(SqliteSynchronous::Normal)
+            .foreign_keys(true)
+            .busy_timeout(BUSY_TIMEOUT)
+            .pragma("secure_delete", "ON")
+            .pragma("temp_store", "MEMORY")
+    });
+    Ok(Database::connect(options).await?)
+}
+
+/// Deletes from the database at `path`, which nobody has open, the people, projects and conversations that were deleted.
+pub(crate) async fn forget_in(path: &Path, deleted: &[crate::vault::Scope]) -> Result<(), StoreError> {
+    let db = connect(path).await?;
+    let transaction = db.begin().await?;
+    for scope in deleted {
+        let table = match scope {
+            crate::vault::Scope::Lab => continue,
+            crate::vault::Scope::User(_) => "users",
+            crate::vault::Scope::Project(..) => "projects",
+            crate::vault::Scope::Conversation(..) => "conversations",
+        };
+        let delete = format!("DELETE FROM {table} WHERE id = ?");
+        let delete = Statement::from_sql_and_values(db.get_database_backend(), delete, [scope.to_string().into()]);
+        transaction.execute_raw(delete).await?;
+    }
+    transaction.commit().await?;
+    db.execute_unprepared("PRAGMA wal_checkpoint(TRUNCATE)").await?;
+    Ok(db.close().await?)
 }
 
 /// Copies a database as it is now into a file that is not there yet, without what was deleted of it.

@@ -39,7 +39,9 @@ use keystore::{Added, Keystore, WrappedKey};
 use master::{Master, MasterKeys};
 use tombstones::Outposts;
 
+pub(crate) use keystore::bury_in;
 pub use master::{MasterError, MasterSource};
+pub(crate) use master::{NewMaster, renew};
 pub use rotation::{Held, Rotated};
 pub use tombstones::{FILE_NAME as TOMBSTONES, Tombstone, TombstoneError};
 

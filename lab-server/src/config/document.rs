@@ -139,6 +139,15 @@ impl<'d, 't> Section<'d, 't> {
         }
     }
 
+    /// Yes or no.
+    pub(super) fn flag(&mut self, key: &'static str) -> Option<At<bool>> {
+        let At { line, value } = self.take(key)?;
+        match value.as_bool() {
+            Some(value) => Some(At { line, value }),
+            None => self.wrong(line, format_args!("{key} must be true or false")),
+        }
+    }
+
     /// A decimal number as it is written, in quotes or without: nothing of it is lost on the way through a float.
     pub(super) fn decimal(&mut self, key: &'static str) -> Option<At<String>> {
         let At { line, value } = self.take(key)?;

@@ -154,6 +154,16 @@ impl Keystore {
         Ok(Added::Yes)
     }
 
+    /// Adds many keys at once.
+    #[cfg(test)]
+    pub(super) async fn add_all(&self, keys: &[(Scope, WrappedKey)]) -> Result<(), DbErr> {
+        let transaction = self.write().await?;
+        for (scope, key) in keys {
+            insert(&transaction, *scope, key).await?;
+        }
+        transaction.commit().await
+    }
+
     /// Some scopes behind `after` with the newest generation of their keys, of one person or of everybody.
     pub(super) async fn newest(&self, owner: Option<String>, after: &str) -> Result<Vec<(Scope, WrappedKey)>, DbErr> {
         let mut scopes = entity::Entity::find().select_only().column(entity::Column::Scope).distinct();

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// What an env file calls it.
-pub(crate) const VARIABLE: &str = "ONEK4_MASTER_KEY";
+const VARIABLE: &str = "ONEK4_MASTER_KEY";
 /// What a master key begins with, so that one is recognised where it does not belong.
 const PREFIX: &str = "mk1_";
 /// The variable that names the folder in which systemd lays a service's credentials.

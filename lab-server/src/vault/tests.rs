@@ -381,3 +381,46 @@ async fn what_is_deleted_is_told_beside_the_backups() {
     std::fs::write(away.join(TOMBSTONES), "17000 usr_x usr_x\n").unwrap();
     assert!(matches!(Tombstone::in_folder(&away), Err(TombstoneError::Line { line: 1, .. })));
 }
+
+/// Figures for whoever changes the vault: `cargo test -p lab-server --lib vault::tests::figures -- --ignored --nocapture`.
+#[tokio::test]
+#[ignore = "measures for a minute"]
+async fn figures() {
+    const MANY: usize = 100_000;
+    let ground = Ground::new().await;
+    let vault = &ground.vault;
+    let key = vault.create(Scope::User(UserId::random())).await.unwrap();
+    for (size, rounds) in [(100, 3_000), (64 * 1024, 60)] {
+        let plain = vec![7; size];
+        let began = Instant::now();
+        let sealed: Vec<Vec<u8>> = (0..rounds).map(|_| key.seal(PLACE, &plain)).collect();
+        let (seal, began) = (began.elapsed(), Instant::now());
+        assert!(sealed.iter().all(|sealed| *key.open(PLACE, sealed).unwrap() == plain));
+        println!("{size} B: {:?} to seal, {:?} to open", seal / rounds, began.elapsed() / rounds);
+    }
+    let began = Instant::now();
+    for _ in 0..1_000 {
+        vault.create(Scope::Conversation(UserId::random(), ConversationId::random())).await.unwrap();
+    }
+    println!("{:?} to create a scope", began.elapsed() / 1_000);
+    let master = vault.0.master.keys();
+    let rows: Vec<(Scope, WrappedKey)> = (0..MANY)
+        .map(|_| {
+            let scope = Scope::User(UserId::random());
+            (scope, wrap(master.named(master.first()).unwrap(), master.first(), scope, 1, &random_key(), &random_key()))
+        })
+        .collect();
+    vault.0.keystore.add_all(&rows).await.unwrap();
+    renew(&source(&ground.dir)).await.unwrap();
+    let began = Instant::now();
+    let rotated = vault.rotate_master().await.unwrap();
+    println!("{} keys wrapped anew in {:?}", rotated.keys, began.elapsed());
+    assert!(rotated.keys > MANY && began.elapsed() < Duration::from_secs(60));
+    let began = Instant::now();
+    let rotated = vault.rotate_keys(None).await.unwrap();
+    println!("{} keys got a successor in {:?}", rotated.keys, began.elapsed());
+    assert!(rotated.keys > MANY);
+    let began = Instant::now();
+    vault.shred(rows[0].0).await.unwrap();
+    println!("{:?} to delete a scope", began.elapsed());
+}
