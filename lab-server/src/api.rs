@@ -7,6 +7,7 @@
 mod account;
 mod agents;
 mod assistant;
+mod briefs;
 mod conversations;
 mod devices;
 mod farewell;
@@ -29,7 +30,7 @@ mod tasks;
 mod transparency;
 mod usage;
 
-use std::{net::IpAddr, num::NonZeroU32, ops::Deref, sync::Arc, time::Duration};
+use std::{net::IpAddr, num::NonZeroU32, ops::Deref, str::FromStr, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Router,
@@ -40,11 +41,12 @@ use axum::{
 };
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter, clock::Clock as _};
 use http::{HeaderValue, header};
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{
     Modify, OpenApi, ToSchema,
     openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme},
 };
+use wire::{ProjectId, UserId};
 
 pub(crate) use account::EntryView;
 pub(crate) use keys::KeyView;
@@ -58,11 +60,16 @@ use crate::{
     config::Origin,
     edge::peer::{Peer, counted},
     error::{ApiError, ErrorBody},
-    lab::operations::Log,
-    lab::runs::Runs,
+    lab::{
+        files::Files,
+        operations::{Action, Log, Operation},
+        runs::Runs,
+        search::Search,
+        turns::Turns,
+    },
     meter::Meter,
     providers::policy,
-    store::Store,
+    store::{Bookmark, Store},
 };
 
 /// Largest body, in bytes (SECURITY 4.11).
@@ -74,6 +81,8 @@ const PER_ADDRESS_WINDOW: Duration = Duration::from_secs(10);
 /// From this many addresses on, those that have all of theirs again are forgotten. Whoever asked once has them after 33 ms, and each
 /// needs a TLS connection of its own, so that far fewer are ever known at once.
 const TIDY_AT: usize = 65_536;
+/// Files that one person may be sending at once, each of which takes some 3 MiB of memory.
+const UPLOADS: usize = 8;
 /// The schema's path.
 const SCHEMA_PATH: &str = "/api/openapi.json";
 
@@ -97,11 +106,16 @@ pub struct Parts {
     pub runs: Runs,
     /// What was done in people's projects.
     pub log: Log,
+    /// The files of projects.
+    pub files: Files,
+    /// Finds what people keep.
+    pub search: Search,
 }
 
 struct Inner {
     parts: Parts,
     addresses: DefaultKeyedRateLimiter<IpAddr>,
+    uploads: Turns,
 }
 
 impl Deref for Inner {
@@ -112,6 +126,22 @@ impl Deref for Inner {
     }
 }
 
+impl Inner {
+    /// Writes down what somebody who is signed in did in their project, before they are told that it is done.
+    async fn did(
+        &self,
+        owner: UserId,
+        project: ProjectId,
+        action: Action,
+        target: impl ToString,
+        arguments: serde_json::Value,
+    ) -> Result<(), ApiError> {
+        let operation = Operation::by_person(action, Some(target.to_string()), arguments);
+        self.log.record(owner, project, operation).await?;
+        Ok(())
+    }
+}
+
 impl Api {
     /// The API over these parts.
     #[must_use]
@@ -119,7 +149,7 @@ impl Api {
         let every = PER_ADDRESS_WINDOW / PER_ADDRESS.get();
         // A period of nothing is the only thing that has no quota.
         let quota = Quota::with_period(every).unwrap_or_else(|| Quota::per_second(PER_ADDRESS)).allow_burst(PER_ADDRESS);
-        Self(Arc::new(Inner { parts, addresses: RateLimiter::keyed(quota) }))
+        Self(Arc::new(Inner { parts, addresses: RateLimiter::keyed(quota), uploads: Turns::new(UPLOADS) }))
     }
 
     /// All its routes.
@@ -151,11 +181,12 @@ impl Api {
 type Part = (fn() -> Router<Api>, fn() -> utoipa::openapi::OpenApi);
 
 /// The parts that people use through the web app.
-const PARTS: [Part; 16] = [
+const PARTS: [Part; 17] = [
     (sign_in::routes, sign_in::description),
     (sessions::routes, sessions::description),
     (identities::routes, identities::description),
     (devices::routes, devices::description),
+    (briefs::routes, briefs::description),
     (conversations::routes, conversations::description),
     (folders::routes, folders::description),
     (search::routes, search::description),
@@ -217,6 +248,17 @@ pub(crate) struct Page<T> {
     data: Vec<T>,
     /// Give it as `cursor` for what follows; `null` at the end.
     next: Option<String>,
+}
+
+/// Where a list goes on.
+fn bookmark<Id: FromStr>(cursor: Option<&str>) -> Result<Option<Bookmark<Id>>, ApiError> {
+    let expected = "what the page before gave as next";
+    cursor.map(|cursor| cursor.parse().map_err(|_| ApiError::InvalidField { field: "cursor", expected })).transpose()
+}
+
+/// A field that can be left out, which changes nothing, or be `null`, which takes away what there was.
+fn nullable<'de, T: Deserialize<'de>, D: Deserializer<'de>>(field: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(field).map(Some)
 }
 
 /// The description of this API, as JSON.

@@ -31,6 +31,7 @@ use crate::{
         models::Models,
         operations::{HeadsError, Keeper, Log},
         runs::{Chat, RunError, Runs},
+        search::Search,
     },
     meter::{DefaultRates, JournalError, Meter},
     metrics::{Metrics, Observed},
@@ -80,6 +81,9 @@ pub enum BuildError {
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The files of projects.
+    #[error("cannot use the folder of people's files: {0}")]
+    Files(#[from] FileError),
     /// The certificate.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
@@ -92,9 +96,6 @@ pub enum BuildError {
     /// The cloud providers.
     #[error(transparent)]
     Provider(#[from] ProviderError),
-    /// The folder of people's files.
-    #[error(transparent)]
-    Files(#[from] FileError),
     /// What runs left behind.
     #[error(transparent)]
     Runs(#[from] RunError),
@@ -134,7 +135,7 @@ impl App {
         let observed = Arc::new(Observed::new(meter.clone(), Arc::clone(&metrics)));
         let proxy = Arc::new(Proxy::new(observed, Arc::clone(&gateway), Arc::clone(&upstream), catalogue));
         let files = Files::open(store.clone(), config.blobs.clone()).await?;
-        let chat = Chat { store: store.clone(), files, models: Models::default() };
+        let chat = Chat { store: store.clone(), files: files.clone(), models: Models::default() };
         let runner = move |writer, order| chat.clone().answer(writer, order).boxed();
         let runs = Runs::open(store.clone(), &config.tails, Box::new(runner)).await?;
         let api = Api::new(api::Parts {
@@ -145,6 +146,8 @@ impl App {
             clock: config.clock.clone(),
             log: log.clone(),
             runs: runs.clone(),
+            search: Search::new(store.clone(), files.clone()),
+            files,
         });
         let router = router::routes(origin.clone(), pairing, &gateway, api, proxy);
         let (ca_pem, tls) = (identity.ca_pem, identity.tls);

@@ -12,4 +12,6 @@ pub mod models;
 pub mod operations;
 pub mod prompt;
 pub mod runs;
+pub mod search;
 pub mod tools;
+pub mod turns;

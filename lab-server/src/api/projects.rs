@@ -165,7 +165,12 @@ pub(super) async fn delete(
     Path(project): Path<String>,
 ) -> Result<StatusCode, ApiError> {
     let owner = principal.manages_freshly()?;
-    api.revocations.delete_project(owner, id(&project)?).await?;
+    let project = id(&project)?;
+    api.revocations.delete_project(owner, project).await?;
+    if let Err(error) = api.files.forget(project).await {
+        // Their keys are gone, and so will they be when the Lab starts.
+        tracing::warn!(%error, %project, "cannot remove the contents of a deleted project's files");
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -1,12 +1,25 @@
-//! Finding words in everything of one's own: `/api/search`.
+//! `/api/search`: finds what somebody keeps.
 
-use axum::Router;
-use utoipa::OpenApi;
+use axum::{
+    Json, Router,
+    extract::{Query, State, rejection::QueryRejection},
+    routing::get,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, OpenApi, ToSchema};
+use wire::{ConversationId, FileId, MessageId, ProjectId, TaskId};
 
-use super::Api;
+use super::{Api, Page, Session, conversations::id, requests::INVALID_QUERY};
+use crate::{
+    error::{ApiError, ErrorBody},
+    lab::search::{self, Among, Find, Found, Place},
+};
+
+/// Characters of a query at most.
+const MAX_QUERY: usize = 200;
 
 pub(super) fn routes() -> Router<Api> {
-    Router::new()
+    Router::new().route("/api/search", get(find))
 }
 
 pub(super) fn description() -> utoipa::openapi::OpenApi {
@@ -14,5 +27,140 @@ pub(super) fn description() -> utoipa::openapi::OpenApi {
 }
 
 #[derive(OpenApi)]
-#[openapi()]
+#[openapi(paths(find), tags((name = "search", description = "Search in what is kept. There is no index: it is opened and looked at.")))]
 struct Description;
+
+/// What is looked for.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct SearchQuery {
+    /// Words, all of which must be there, whatever their case: 1 to 200 characters.
+    #[param(min_length = 1, max_length = 200)]
+    q: String,
+    /// Among what; else conversations.
+    #[serde(rename = "in")]
+    #[param(inline)]
+    among: Option<Kind>,
+    /// In this project; else in all.
+    #[param(max_length = 64)]
+    project: Option<String>,
+    /// What the page before gave as `next`.
+    #[param(max_length = 256)]
+    cursor: Option<String>,
+}
+
+/// What is searched.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Kind {
+    /// Titles and messages.
+    Conversations,
+    /// Paths and texts.
+    Files,
+    /// Titles and bodies.
+    Tasks,
+}
+
+/// Something that was found.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Find)]
+pub(crate) struct FindView {
+    /// In which project.
+    #[schema(value_type = String)]
+    project: ProjectId,
+    /// What.
+    #[serde(flatten)]
+    what: What,
+    /// Milliseconds since 1970 when it was said or changed.
+    time: i64,
+    /// A piece of what it says.
+    snippet: String,
+    /// Where in the piece the words are.
+    marks: Vec<Mark>,
+}
+
+/// What was found.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(crate) enum What {
+    /// A conversation, by its title.
+    Conversation {
+        /// Which.
+        #[schema(value_type = String)]
+        conversation: ConversationId,
+    },
+    /// A message.
+    Message {
+        /// In which conversation.
+        #[schema(value_type = String)]
+        conversation: ConversationId,
+        /// Which.
+        #[schema(value_type = String)]
+        message: MessageId,
+    },
+    /// A file.
+    File {
+        /// Which.
+        #[schema(value_type = String)]
+        file: FileId,
+    },
+    /// A task.
+    Task {
+        /// Which.
+        #[schema(value_type = String)]
+        task: TaskId,
+    },
+}
+
+/// A word in a snippet, in UTF-16 code units.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Mark {
+    /// Its first.
+    start: usize,
+    /// The first after it.
+    end: usize,
+}
+
+/// What has all the words. A search ends after two seconds or some fifty finds; `next` is then where it goes on.
+#[utoipa::path(
+    get, path = "/api/search", operation_id = "search", tag = "search", security(("session" = [])), params(SearchQuery),
+    responses(
+        (status = 200, description = "What was found.", body = Page<FindView>),
+        (status = "4XX", description = "Why not.", body = ErrorBody)
+    )
+)]
+pub(super) async fn find(
+    State(Api(api)): State<Api>,
+    session: Session,
+    query: Result<Query<SearchQuery>, QueryRejection>,
+) -> Result<Json<Page<FindView>>, ApiError> {
+    let Query(query) = query.map_err(|_| INVALID_QUERY)?;
+    if query.q.trim().is_empty() || query.q.chars().count() > MAX_QUERY {
+        return Err(ApiError::InvalidField { field: "q", expected: "words of 1 to 200 characters" });
+    }
+    let expected = "what the page before gave as next";
+    let from = query.cursor.map(|cursor| cursor.parse::<Place>());
+    let from = from.transpose().map_err(|_| ApiError::InvalidField { field: "cursor", expected })?;
+    let among = match query.among.unwrap_or(Kind::Conversations) {
+        Kind::Conversations => Among::Conversations,
+        Kind::Files => Among::Files,
+        Kind::Tasks => Among::Tasks,
+    };
+    let project = query.project.as_deref().map(id).transpose()?;
+    let (finds, next) = api.search.find(session.user, search::Query { text: query.q, among, project }, from).await?;
+    Ok(Json(Page { data: finds.into_iter().map(FindView::from).collect(), next: next.map(|next| next.to_string()) }))
+}
+
+impl From<Find> for FindView {
+    fn from(Find { project, what, time, snippet }: Find) -> Self {
+        let what = match what {
+            Found::Conversation(conversation) => What::Conversation { conversation },
+            Found::Message(conversation, message) => What::Message { conversation, message },
+            Found::File(file) => What::File { file },
+            Found::Task(task) => What::Task { task },
+        };
+        let marks = snippet.marks.into_iter().map(|mark| Mark { start: mark.start, end: mark.end }).collect();
+        Self { project, what, time, snippet: snippet.text, marks }
+    }
+}

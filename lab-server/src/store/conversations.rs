@@ -161,6 +161,14 @@ impl Store {
         }
     }
 
+    /// Which project a conversation belongs to.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when the owner has no such conversation.
+    pub async fn conversation_project(&self, owner: UserId, conversation: ConversationId) -> Result<ProjectId, StoreError> {
+        id(&of_owner(&self.db, owner, conversation).await?.project_id, "project id")
+    }
+
     /// A person's conversations, those that were used last first: at most `limit` after `after`, and where to go on.
     ///
     /// # Errors
@@ -239,6 +247,32 @@ impl Store {
         changed.row(&key)?.into_active_model().reset_all().update(&transaction).await?;
         transaction.commit().await?;
         Ok(changed)
+    }
+
+    /// Begins another conversation with what was said up to a message: each goes on by itself then.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when the owner has no such conversation, or that has no such message.
+    pub async fn fork_conversation(
+        &self,
+        owner: UserId,
+        conversation: ConversationId,
+        at: MessageId,
+    ) -> Result<Conversation, StoreError> {
+        let from = self.conversation(owner, conversation).await?.ok_or(StoreError::Missing("conversation"))?;
+        let said = self.path_to(owner, conversation, at).await?;
+        let (project, folder) = (from.project, from.folder);
+        let new = NewConversation { project, folder, title: from.title, settings: from.settings };
+        let fork = self.add_conversation(owner, new).await?;
+        let copied = self.copy_messages(owner, fork.id, said).await;
+        match copied {
+            Ok(()) => self.conversation(owner, fork.id).await?.ok_or(StoreError::Missing("conversation")),
+            Err(error) => {
+                // Half a conversation is none. If it cannot be deleted either, it is seen, and its owner can.
+                let _ = self.delete_conversation(owner, fork.id).await;
+                Err(error)
+            }
+        }
     }
 
     /// Deletes a conversation with all its messages and runs. Its key goes first: when that is done nobody reads it any more, and

@@ -1,6 +1,6 @@
 //! Messages: a tree for each conversation. What was said is never overwritten by another way of saying it: that is a sibling.
 
-use std::{fmt, str::FromStr};
+use std::{collections::HashMap, fmt, str::FromStr};
 
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait, IntoActiveModel,
@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use wire::{ConversationId, MessageId, RunId, UserId};
 
-use super::{Bookmark, Store, StoreError, conversations, id, key_of, now_ms, off_runtime, sealed, unsealed};
+use super::{Bookmark, InvalidBookmark, Store, StoreError, conversations, id, key_of, now_ms, off_runtime, sealed, unsealed};
 use crate::{
-    lab::content::Content,
-    vault::{Key, Place, Scope},
+    lab::content::{Content, Part},
+    vault::{Key, Place, Scope, VaultError},
 };
 
 /// Something that was said in a conversation.
@@ -45,6 +45,15 @@ pub enum Role {
     User,
     /// A model, with the tools that it used.
     Assistant,
+}
+
+/// A message among those of several conversations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MessagePosition {
+    /// Its conversation.
+    pub conversation: ConversationId,
+    /// Its time.
+    pub time: i64,
 }
 
 impl Store {
@@ -149,6 +158,119 @@ impl Store {
         Ok(())
     }
 
+    /// The first words of a conversation, for as long as it has no title: at most `limit` bytes of its first message.
+    ///
+    /// # Errors
+    /// When the database fails, or what is stored was changed.
+    pub async fn first_words(
+        &self,
+        owner: UserId,
+        conversation: ConversationId,
+        limit: usize,
+    ) -> Result<Option<String>, StoreError> {
+        let row = of(owner, conversation).order_by_asc(entity::Column::CreatedAt).limit(1).one(&self.db).await?;
+        let Some(row) = row else { return Ok(None) };
+        let first = self.read(owner, conversation, vec![row]).await?.pop();
+        let text = first.and_then(|first| {
+            first.content.parts.into_iter().find_map(|part| match part {
+                Part::Text { text } => Some(text),
+                _ => None,
+            })
+        });
+        Ok(text.map(|text| beginning(&text, limit)))
+    }
+
+    /// Looks through the messages of some conversations, at most `limit` after `after`: gives the first `most` of which `look` makes
+    /// something, with what it makes, and where to go on; nothing at the end.
+    ///
+    /// # Errors
+    /// When the database fails, or what is stored was changed.
+    pub async fn look_through<T: Send + 'static>(
+        &self,
+        owner: UserId,
+        conversations: &[ConversationId],
+        after: Option<MessagePosition>,
+        limit: u64,
+        most: usize,
+        look: impl Fn(&Message) -> Option<T> + Send + 'static,
+    ) -> Result<Option<(Vec<(Message, T)>, MessagePosition)>, StoreError> {
+        let mut find = entity::Entity::find()
+            .filter(entity::Column::UserId.eq(owner.to_string()))
+            .filter(entity::Column::ConversationId.is_in(conversations.iter().map(ToString::to_string)));
+        if let Some(MessagePosition { conversation, time }) = after {
+            let (same, later) = (entity::Column::ConversationId.eq(conversation.to_string()), entity::Column::CreatedAt.gt(time));
+            let next = entity::Column::ConversationId.gt(conversation.to_string());
+            find = find.filter(Condition::any().add(next).add(Condition::all().add(same).add(later)));
+        }
+        let rows = find
+            .order_by_asc(entity::Column::ConversationId)
+            .order_by_asc(entity::Column::CreatedAt)
+            .limit(limit)
+            .all(&self.db)
+            .await?;
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let mut keys = HashMap::new();
+        for conversation in conversations {
+            match self.vault.key(Scope::Conversation(owner, *conversation)).await {
+                // Deleted since it was listed.
+                Err(VaultError::NoKey) => {}
+                key => drop(keys.insert(conversation.to_string(), key?)),
+            }
+        }
+        let found = off_runtime(move || {
+            let (mut found, mut last) = (Vec::new(), None);
+            for row in rows {
+                let at = MessagePosition { conversation: id(&row.conversation_id, "conversation id")?, time: row.created_at };
+                last = Some(at);
+                let Some(key) = keys.get(&row.conversation_id) else { continue };
+                let message = row.open(key)?;
+                if let Some(made) = look(&message) {
+                    found.push((message, made));
+                    if found.len() >= most {
+                        break;
+                    }
+                }
+            }
+            Ok(last.map(|last| (found, last)))
+        });
+        found.await
+    }
+
+    /// Puts messages into a conversation that has none yet, one below the other.
+    pub(super) async fn copy_messages(
+        &self,
+        owner: UserId,
+        conversation: ConversationId,
+        said: Vec<Message>,
+    ) -> Result<(), StoreError> {
+        let key = key_of(&self.vault, Scope::Conversation(owner, conversation), "conversation").await?;
+        let rows = off_runtime(move || {
+            let mut above = None;
+            let mut rows = Vec::with_capacity(said.len());
+            for said in said {
+                let id = MessageId::random();
+                // The run stays where it was; what it took is told in the content.
+                let copy = Message { id, conversation, parent: above.replace(id), run: None, version: 1, ..said };
+                rows.push((id, copy.created_at, copy.row(owner, &key)?));
+            }
+            Ok(rows)
+        });
+        let rows = rows.await?;
+        let transaction = self.write().await?;
+        let grows = conversations::of_owner(&transaction, owner, conversation).await?;
+        let last = rows.last().map(|(id, time, _)| (*id, *time));
+        for (_, _, row) in rows {
+            row.into_active_model().insert(&transaction).await?;
+        }
+        if let Some((leaf, time)) = last {
+            conversations::grown(&transaction, grows, leaf, time).await?;
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+
     async fn message_row(&self, owner: UserId, message: MessageId) -> Result<Option<entity::Model>, StoreError> {
         Ok(own(owner, message).one(&self.db).await?)
     }
@@ -219,6 +341,25 @@ const PATH: &str = "WITH RECURSIVE path (id, parent_id, depth) AS ( \
      WHERE above.conversation_id = $2 AND above.user_id = $3) \
      SELECT messages.* FROM path JOIN messages ON messages.id = path.id ORDER BY path.depth DESC";
 
+/// The first words of a text, on one line, at most so many bytes.
+fn beginning(text: &str, limit: usize) -> String {
+    let mut line = String::new();
+    for word in text.split_whitespace() {
+        if !line.is_empty() && line.len() + 1 + word.len() > limit {
+            break;
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.extend(word.chars().filter(|c| !c.is_control()));
+    }
+    // One word can be longer than all that there is place for.
+    while line.len() > limit {
+        line.pop();
+    }
+    line
+}
+
 /// A conversation's messages.
 fn of(owner: UserId, conversation: ConversationId) -> Select<entity::Entity> {
     entity::Entity::find()
@@ -275,6 +416,21 @@ impl entity::Model {
             version: self.version,
             created_at: self.created_at,
         })
+    }
+}
+
+impl fmt::Display for MessagePosition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.time, self.conversation)
+    }
+}
+
+impl FromStr for MessagePosition {
+    type Err = InvalidBookmark;
+
+    fn from_str(text: &str) -> Result<Self, InvalidBookmark> {
+        let Bookmark { time, id } = text.parse()?;
+        Ok(Self { conversation: id, time })
     }
 }
 

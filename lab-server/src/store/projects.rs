@@ -1,13 +1,12 @@
 //! A person's projects. API keys belong to one.
 
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, QuerySelect, Select,
-    sea_query::Expr,
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, Select, sea_query::Expr,
 };
 use serde::{Deserialize, Serialize};
 use wire::{ProjectId, UserId};
 
-use super::{Rates, Store, StoreError, api_keys, conversations, id, names, now_ms, rate, security_epoch, stored_rate, taken};
+use super::{Rates, Store, StoreError, api_keys, departures, id, names, now_ms, rate, security_epoch, stored_rate, taken};
 use crate::vault::{Key, Scope, VaultError};
 
 /// One of a person's projects.
@@ -118,12 +117,13 @@ impl Store {
         Ok((row.opened(&key)?, epoch))
     }
 
-    /// Deletes a project: all its keys are revoked, its name becomes free, what it kept cannot be opened any more, and its records stay
-    /// until they are old. Gives the security epoch.
+    /// Deletes a project with everything in it: all its keys are revoked, its name becomes free, its records stay until they are
+    /// old. Gives the security epoch. What is sealed goes first: what fails afterwards is done by deleting once more.
     ///
     /// # Errors
     /// [`StoreError::Missing`] when the owner has no such project.
     pub async fn delete_project(&self, owner: UserId, project: ProjectId) -> Result<u64, StoreError> {
+        self.shred_project(owner, project).await?;
         let transaction = self.write().await?;
         let now = now_ms();
         let deleted = entity::Entity::update_many()
@@ -138,20 +138,11 @@ impl Store {
         if deleted.rows_affected == 0 {
             return Err(StoreError::Missing("project"));
         }
+        let conversations = departures::clear_project(&transaction, owner, project).await?;
         api_keys::revoke_all(&transaction, project, now).await?;
-        let conversations: Vec<String> = conversations::entity::Entity::find()
-            .select_only()
-            .column(conversations::entity::Column::Id)
-            .filter(conversations::entity::Column::ProjectId.eq(project.to_string()))
-            .into_tuple()
-            .all(&transaction)
-            .await?;
-        let mut scopes = vec![Scope::Project(owner, project)];
-        for conversation in conversations {
-            scopes.push(Scope::Conversation(owner, id(&conversation, "conversation id")?));
-        }
         let epoch = security_epoch::raise(&transaction).await?;
         transaction.commit().await?;
+        let scopes: Vec<_> = conversations.into_iter().map(|conversation| Scope::Conversation(owner, conversation)).collect();
         self.vault.shred_all(&scopes).await?;
         Ok(epoch)
     }
