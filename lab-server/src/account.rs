@@ -1,6 +1,7 @@
 //! Who may do what: keys that programs show, and how their end is made known everywhere.
 
 pub mod api_key;
+pub mod farewell;
 pub mod revocation;
 pub mod session;
 

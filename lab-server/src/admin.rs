@@ -25,9 +25,9 @@ pub use usage::{By, Usage};
 pub use users::UsersVerb;
 
 use crate::{
-    account::api_key::InvalidKid,
+    account::{api_key::InvalidKid, farewell::FarewellError},
     calendar,
-    gateway::pairing::Terms,
+    config::Config,
     store::{InvalidDeviceName, Project, Store, StoreError, User},
 };
 
@@ -132,6 +132,12 @@ pub enum AdminError {
     /// Nothing waits under the code.
     #[error("no workstation waits under this code; codes live for ten minutes, start again at the workstation for a new one")]
     UnknownCode,
+    /// An account that is to be deleted.
+    #[error(transparent)]
+    Farewell(#[from] FarewellError),
+    /// What was typed is not what is to be deleted.
+    #[error("--confirm must repeat the user's name: all that is theirs is deleted for good")]
+    NotConfirmed,
     /// Nobody reads what is printed.
     #[error("cannot print the result: {0}")]
     Output(#[from] std::io::Error),
@@ -141,15 +147,15 @@ pub enum AdminError {
 ///
 /// # Errors
 /// [`AdminError`] is a sentence with the cause and the next step.
-pub async fn run(store: &Store, admin: Admin, terms: Terms, out: &mut (impl Write + Send)) -> Result<(), AdminError> {
+pub async fn run(store: &Store, admin: Admin, config: &Config, out: &mut (impl Write + Send)) -> Result<(), AdminError> {
     let mut printer = Printer { json: admin.json, out };
     match admin.noun {
-        Noun::Users(verb) => users::run(store, verb, &mut printer).await,
+        Noun::Users(verb) => users::run(store, verb, config, &mut printer).await,
         Noun::Projects(verb) => projects::run(store, verb, &mut printer).await,
         Noun::Keys(verb) => keys::run(store, verb, &mut printer).await,
         Noun::Credits(verb) => credits::run(store, verb, &mut printer).await,
         Noun::Usage(usage) => usage::run(store, usage, &mut printer).await,
-        Noun::Devices(verb) => devices::run(store, verb, terms, &mut printer).await,
+        Noun::Devices(verb) => devices::run(store, verb, config.pairing, &mut printer).await,
     }
 }
 

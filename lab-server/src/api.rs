@@ -30,7 +30,7 @@ mod tasks;
 mod transparency;
 mod usage;
 
-use std::{net::IpAddr, num::NonZeroU32, ops::Deref, str::FromStr, sync::Arc, time::Duration};
+use std::{net::IpAddr, num::NonZeroU32, ops::Deref, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Router,
@@ -110,6 +110,8 @@ pub struct Parts {
     pub files: Files,
     /// Finds what people keep.
     pub search: Search,
+    /// The folder of all files' contents.
+    pub blobs: PathBuf,
 }
 
 struct Inner {

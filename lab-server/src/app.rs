@@ -17,7 +17,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    account::revocation::Revocations,
+    account::{
+        farewell::{self, FarewellError},
+        revocation::Revocations,
+    },
     api::{self, Api},
     backup,
     config::{Config, Origin},
@@ -90,6 +93,9 @@ pub enum BuildError {
     /// The signed heads of operation logs.
     #[error(transparent)]
     Heads(#[from] HeadsError),
+    /// An account that a Lab before this one was deleting.
+    #[error(transparent)]
+    Farewell(#[from] FarewellError),
     /// The journal of what requests cost.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -121,6 +127,7 @@ impl App {
         let store = Store::of(config).await?;
         let log = Log::new(store.clone());
         let heads = log.keep_heads(&config.audit_heads).await?;
+        farewell::finish(&store, &log, &config.blobs).await?;
         let revocations = Revocations::follow(store.clone()).await?;
         let catalogue = Arc::new(providers::catalogue(&config.providers).map_err(ProviderError::from)?);
         let channels = providers::open(&config.providers).await?;
@@ -148,6 +155,7 @@ impl App {
             runs: runs.clone(),
             search: Search::new(store.clone(), files.clone()),
             files,
+            blobs: config.blobs.clone(),
         });
         let router = router::routes(origin.clone(), pairing, &gateway, api, proxy);
         let (ca_pem, tls) = (identity.ca_pem, identity.tls);

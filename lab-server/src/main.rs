@@ -104,7 +104,7 @@ async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
         }
         Command::Admin(admin) => {
             let store = migrated(&config).await?;
-            let result = admin::run(&store, admin, config.pairing, &mut std::io::stdout()).await;
+            let result = admin::run(&store, admin, &config, &mut std::io::stdout()).await;
             store.close().await?;
             result?;
         }

@@ -12,6 +12,7 @@ mod briefs;
 mod conversations;
 mod departures;
 mod devices;
+mod farewells;
 mod files;
 mod folders;
 mod identities;

@@ -317,6 +317,14 @@ impl Vault {
         Ok(())
     }
 
+    /// Everything that was ever deleted, oldest first.
+    ///
+    /// # Errors
+    /// When the keystore fails.
+    pub async fn deleted(&self) -> Result<Vec<Scope>, VaultError> {
+        Ok(self.0.keystore.tombstones().await?.iter().filter_map(Tombstone::scope).collect())
+    }
+
     /// Copies the keystore as it is now into a new file.
     ///
     /// # Errors

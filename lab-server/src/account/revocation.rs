@@ -164,6 +164,15 @@ impl Revocations {
         Ok(())
     }
 
+    /// Ends all keys, devices and sessions of a person, here at once and everywhere within a heartbeat.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when there is no such person.
+    pub async fn revoke_user(&self, user: UserId) -> Result<(), StoreError> {
+        publish(&self.epoch, self.store.revoke_user(user).await?);
+        Ok(())
+    }
+
     /// Ends a device, here at once and everywhere within a heartbeat.
     ///
     /// # Errors

@@ -3,7 +3,12 @@
 use std::io::Write;
 
 use super::{AdminError, Printer, day, terms::Rates, the_user, valid_name};
-use crate::store::Store;
+use crate::{
+    account::farewell::{FarewellError, farewell},
+    config::Config,
+    lab::operations::Log,
+    store::Store,
+};
 
 /// What can be done with users.
 #[derive(Debug, clap::Subcommand)]
@@ -23,9 +28,22 @@ pub enum UsersVerb {
         #[command(flatten)]
         rates: Rates,
     },
+    /// Delete somebody's account with everything in it, for good. Their keys, devices and sessions end at once.
+    Delete {
+        /// Their name or id.
+        name: String,
+        /// Their name once more.
+        #[arg(long, value_name = "NAME")]
+        confirm: String,
+    },
 }
 
-pub(super) async fn run(store: &Store, verb: UsersVerb, printer: &mut Printer<'_, impl Write>) -> Result<(), AdminError> {
+pub(super) async fn run(
+    store: &Store,
+    verb: UsersVerb,
+    config: &Config,
+    printer: &mut Printer<'_, impl Write>,
+) -> Result<(), AdminError> {
     match verb {
         UsersVerb::Add { name } => {
             let user = store.add_user(valid_name(&name)?).await?;
@@ -39,6 +57,17 @@ pub(super) async fn run(store: &Store, verb: UsersVerb, printer: &mut Printer<'_
             rates.lay_over(&mut user.rates);
             store.set_user_rates(user.id, user.rates).await?;
             printer.say(&user, &format!("changed the limits of {}", user.name))
+        }
+        UsersVerb::Delete { name, confirm } => {
+            let user = the_user(store, Some(&name)).await?;
+            if confirm != user.name {
+                return Err(AdminError::NotConfirmed);
+            }
+            let log = Log::new(store.clone());
+            log.open_heads(&config.audit_heads).await.map_err(FarewellError::from)?;
+            store.revoke_user(user.id).await?;
+            farewell(store, &log, &config.blobs, user.id).await?;
+            printer.say(&user, &format!("deleted {} ({}) and everything of theirs", user.name, user.id))
         }
     }
 }

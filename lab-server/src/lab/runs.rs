@@ -266,6 +266,11 @@ impl Runs {
         Ok(())
     }
 
+    /// Stops all runs of a person, whatever they wait for.
+    pub fn stop_all(&self, owner: UserId) {
+        self.0.live.all().iter().filter(|log| log.owner == owner).for_each(|log| log.stop(Outcome::Stopped));
+    }
+
     /// Takes no new runs, gives those that work some time, ends those that are left as interrupted, and writes all of it. What waits
     /// in a queue does not begin any more.
     pub async fn shutdown(&self, grace: Duration) {

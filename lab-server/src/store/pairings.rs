@@ -263,7 +263,7 @@ impl entity::Model {
 }
 
 #[allow(unreachable_pub, reason = "the derive writes pub items")]
-mod entity {
+pub(super) mod entity {
     use sea_orm::entity::prelude::*;
 
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]

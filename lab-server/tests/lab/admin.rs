@@ -4,7 +4,6 @@ use clap::Parser;
 use lab_server::{
     Config,
     admin::{self, Admin, AdminError},
-    gateway::pairing::Terms,
     store::Store,
 };
 
@@ -21,7 +20,7 @@ async fn admin(lab: &TestLab, args: &str) -> Result<String, AdminError> {
     let store = Store::of(&Config::in_dir(&lab.dir)).await.unwrap();
     let cli = Cli::try_parse_from(std::iter::once("admin").chain(args.split(' '))).unwrap();
     let mut out = Vec::new();
-    admin::run(&store, cli.admin, Terms::default(), &mut out).await?;
+    admin::run(&store, cli.admin, &Config::in_dir(&lab.dir), &mut out).await?;
     store.close().await.unwrap();
     Ok(String::from_utf8(out).unwrap())
 }

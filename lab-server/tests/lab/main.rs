@@ -7,6 +7,7 @@ mod api;
 mod check;
 mod client;
 mod edge;
+mod leaving;
 mod operator;
 mod pairing;
 mod sessions;

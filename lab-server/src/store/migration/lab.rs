@@ -57,7 +57,7 @@ impl MigrationTrait for Lab {
     }
 }
 
-const INDEXES: [&str; 17] = [
+const INDEXES: [&str; 21] = [
     "CREATE UNIQUE INDEX identities_by_subject ON identities (provider, subject_index)",
     "CREATE INDEX identities_of_user ON identities (user_id)",
     "CREATE INDEX sessions_of_user ON sessions (user_id)",
@@ -66,6 +66,11 @@ const INDEXES: [&str; 17] = [
     "CREATE INDEX folders_of_user ON folders (user_id)",
     "CREATE INDEX conversations_of_user ON conversations (user_id, updated_at)",
     "CREATE INDEX conversations_of_project ON conversations (project_id)",
+    // Whatever is deleted looks for what hangs on it.
+    "CREATE INDEX messages_of_parent ON messages (parent_id)",
+    "CREATE INDEX folders_of_parent ON folders (parent_id)",
+    "CREATE INDEX conversations_of_folder ON conversations (folder_id)",
+    "CREATE INDEX file_versions_of_blob ON file_versions (blob_id)",
     "CREATE INDEX messages_of_conversation ON messages (conversation_id, created_at)",
     "CREATE INDEX runs_of_conversation ON runs (conversation_id)",
     "CREATE INDEX runs_by_state ON runs (state) WHERE state IN ('queued', 'running', 'waiting')",
