@@ -11,3 +11,4 @@ mod leaving;
 mod operator;
 mod pairing;
 mod sessions;
+mod vault;
