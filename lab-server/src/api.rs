@@ -61,10 +61,12 @@ use crate::{
     edge::peer::{Peer, counted},
     error::{ApiError, ErrorBody},
     lab::{
+        agent::Approvals,
         files::Files,
         operations::{Action, Log, Operation},
         runs::Runs,
         search::Search,
+        tools::reach::Reach,
         turns::Turns,
     },
     meter::Meter,
@@ -104,6 +106,10 @@ pub struct Parts {
     pub clock: Clock,
     /// Answers and agents at work.
     pub runs: Runs,
+    /// What agents ask their owners.
+    pub approvals: Approvals,
+    /// The way to servers that people name.
+    pub reach: Reach,
     /// What was done in people's projects.
     pub log: Log,
     /// The files of projects.

@@ -30,11 +30,13 @@ use crate::{
     },
     gateway::{Gateway, pairing::Pairing},
     lab::{
+        agent::{self, AgentParts, Approvals},
         files::{FileError, Files},
         models::Models,
         operations::{HeadsError, Keeper, Log},
-        runs::{Chat, RunError, Runs},
+        runs::{RunError, Runs},
         search::Search,
+        tools::reach::{Reach, Unreachable},
     },
     meter::{DefaultRates, JournalError, Meter},
     metrics::{Metrics, Observed},
@@ -105,6 +107,9 @@ pub enum BuildError {
     /// What runs left behind.
     #[error(transparent)]
     Runs(#[from] RunError),
+    /// The way to other servers.
+    #[error(transparent)]
+    Reach(#[from] Unreachable),
     /// The operator's listener.
     #[error("cannot listen on {address} for [admin]: {source}; is another program there?")]
     Admin {
@@ -142,9 +147,21 @@ impl App {
         let observed = Arc::new(Observed::new(meter.clone(), Arc::clone(&metrics)));
         let proxy = Arc::new(Proxy::new(observed, Arc::clone(&gateway), Arc::clone(&upstream), catalogue));
         let files = Files::open(store.clone(), config.blobs.clone()).await?;
-        let chat = Chat { store: store.clone(), files: files.clone(), models: Models::default() };
-        let runner = move |writer, order| chat.clone().answer(writer, order).boxed();
+        let approvals = Approvals::new(store.clone(), log.clone());
+        let reach = Reach::new(config.agents.allow_private.iter().cloned())?;
+        let agents = AgentParts {
+            store: store.clone(),
+            files: files.clone(),
+            models: Models::default(),
+            log: log.clone(),
+            approvals: approvals.clone(),
+            reach: reach.clone(),
+            web_fetch: config.agents.web_fetch,
+        };
+        let runner = move |writer, order| agent::run(agents.clone(), writer, order).boxed();
         let runs = Runs::open(store.clone(), &config.tails, Box::new(runner)).await?;
+        // What the runs asked that a Lab before this one left unfinished is asked no more.
+        store.lapse_orphaned_approvals().await?;
         let api = Api::new(api::Parts {
             store: store.clone(),
             revocations: revocations.clone(),
@@ -156,6 +173,8 @@ impl App {
             search: Search::new(store.clone(), files.clone()),
             files,
             blobs: config.blobs.clone(),
+            approvals,
+            reach,
         });
         let router = router::routes(origin.clone(), pairing, &gateway, api, proxy);
         let (ca_pem, tls) = (identity.ca_pem, identity.tls);

@@ -4,6 +4,7 @@
 //! place where the three meet, and its result cannot be wrong: nobody checks again. Nothing here is a secret: the providers' are named
 //! by the place where they lie.
 
+pub mod agents;
 mod audit;
 pub mod backup;
 mod document;
@@ -19,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+use agents::Agents;
 use backup::Backup;
 use document::{Document, Section};
 use providers::Providers;
@@ -67,6 +69,8 @@ pub struct Config {
     pub free_requests: u32,
     /// Who is asked for models that are on nobody's workstation.
     pub providers: Providers,
+    /// What agents may reach.
+    pub agents: Agents,
     /// The edge's limits. Constants of the program; here so that a test can have shorter ones.
     pub limits: Limits,
     /// The times and counts of pairing, likewise.
@@ -98,6 +102,7 @@ impl Config {
             rates: DefaultRates::default().user,
             free_requests: FREE_REQUESTS,
             providers: Providers::default(),
+            agents: Agents::default(),
             limits: Limits::default(),
             pairing: Terms::default(),
             clock: Clock::default(),
@@ -280,6 +285,7 @@ struct FromFile {
     free_requests: Option<u32>,
     audit_heads: Option<PathBuf>,
     providers: Providers,
+    agents: Agents,
 }
 
 /// Reads the text of a file that lies in `base`, to its end.
@@ -328,6 +334,7 @@ fn read(text: &str, base: &Path) -> Result<FromFile, Vec<Mistake>> {
     file.master = vault::read(&mut root, base);
     file.backup = backup::read(&mut root, base);
     file.providers = providers::read(&mut root, base);
+    file.agents = agents::read(&mut root);
     root.finish();
     let mistakes = document.into_mistakes();
     if mistakes.is_empty() { Ok(file) } else { Err(mistakes) }
@@ -396,6 +403,7 @@ fn resolve(file: FromFile, overrides: &Overrides) -> Result<Config, ConfigError>
         config.audit_heads = heads;
     }
     config.providers = file.providers;
+    config.agents = file.agents;
     Ok(config)
 }
 

@@ -8,7 +8,7 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::store::StoreError;
+use crate::{lab::tools::mcp::McpError, store::StoreError};
 
 /// An answer other than the one that was asked for: a code for programs and a sentence for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +59,13 @@ pub enum ApiError {
         /// Which, and what to do.
         why: &'static str,
     },
+    /// A run's question was answered before, or its run is over.
+    AlreadyAnswered,
+    /// A server of tools that somebody named is of no use.
+    ToolServer {
+        /// Why.
+        why: McpError,
+    },
     /// Too many attempts from this network address.
     TooManyRequests {
         /// When it is worth trying again, in seconds.
@@ -105,6 +112,13 @@ impl ApiError {
                 "this needs a sign-in of the last ten minutes; sign in again and repeat it",
             ),
             Self::Scope { .. } => (StatusCode::FORBIDDEN, "key_scope", "this key may not do that"),
+            Self::AlreadyAnswered => {
+                (StatusCode::CONFLICT, "already_answered", "this was answered already, or its run is over; look at the run")
+            }
+            Self::ToolServer { why: McpError::Unreachable(_) | McpError::Header } => {
+                (StatusCode::BAD_REQUEST, "tool_server", "the tool server cannot be asked so")
+            }
+            Self::ToolServer { .. } => (StatusCode::BAD_GATEWAY, "tool_server", "the tool server does not answer as it should"),
             Self::Taken => (StatusCode::CONFLICT, "taken", "there is already one of that name; choose another name"),
             Self::ChangedMeanwhile => (
                 StatusCode::CONFLICT,
@@ -159,6 +173,7 @@ impl ApiError {
                 )
             }
             Self::Refused { why } | Self::Full { why } => why.to_owned(),
+            Self::ToolServer { why } => why.to_string(),
             _ => self.parts().2.to_owned(),
         }
     }

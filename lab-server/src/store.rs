@@ -5,6 +5,7 @@
 //! prompt or an answer.
 
 mod api_keys;
+mod approvals;
 mod balances;
 mod blobs;
 mod bookmark;
@@ -26,12 +27,14 @@ mod operations;
 mod pairings;
 mod projects;
 mod requests;
+mod rules;
 mod runs;
 mod security_epoch;
 mod sessions;
 mod settlements;
 mod spending;
 mod tasks;
+mod tool_servers;
 pub mod transparency;
 mod users;
 
@@ -52,6 +55,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
 
 pub use api_keys::{ApiKeyRecord, KeyOwner, ValidKey};
+pub use approvals::{Approval, ApprovalState, Question};
 pub use balances::{Balance, Credited, FREE_REQUESTS};
 pub use bookmark::{Bookmark, InvalidBookmark};
 pub use briefs::{AgentDefaults, BriefSettings, ProjectBrief};
@@ -67,11 +71,13 @@ pub use operations::{BEGINNING, HeadRow, NewestOperation, OperationDraft, Operat
 pub use pairings::{NewPairing, Pairing, PairingState};
 pub use projects::{Project, ProjectSettings};
 pub use requests::{Cursor, InvalidCursor, RequestFilter, RequestRecord, SumBy, UsageSum};
+pub use rules::StoredRule;
 pub use runs::{Run, RunBeginning, RunBegun, RunEnd, RunKind, RunProgress, RunState, UnfinishedRun};
 pub use sessions::{SessionRecord, TokenRecord};
 pub use settlements::{Charge, Settlement};
 pub use spending::{SpendingWindow, Spent};
 pub use tasks::{Assignee, NewTask, Task, TaskChange, TaskPlace, TaskState};
+pub use tool_servers::{ChosenTool, HeaderSecret, ToolServer, ToolServerTerms};
 pub use users::User;
 
 use crate::{

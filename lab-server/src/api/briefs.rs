@@ -12,6 +12,7 @@ use utoipa::{OpenApi, ToSchema};
 use super::{
     Api, Session,
     conversations::{INSTRUCTIONS, MAX_INSTRUCTIONS, id, model},
+    runs::BUDGETS,
 };
 use crate::{
     error::{ApiError, ErrorBody},
@@ -106,6 +107,9 @@ pub(super) async fn change(
         return Err(ApiError::InvalidField { field: "description", expected: "at most 4 KiB of text" });
     }
     change.agents.as_ref().and_then(|agents| agents.model.as_ref()).map(model).transpose()?;
+    if change.agents.as_ref().is_some_and(|agents| !agents.budgets.are_within()) {
+        return Err(ApiError::InvalidField { field: "agents.budgets", expected: BUDGETS });
+    }
     let action = if change.instructions.is_some() { Action::InstructionsChanged } else { Action::ProjectChanged };
     let changed = api.store.update_brief(session.user, project, change.version, |instructions, settings| {
         *instructions = change.instructions.unwrap_or_else(|| std::mem::take(instructions));

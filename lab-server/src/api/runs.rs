@@ -24,6 +24,7 @@ use crate::{
     credits::Credits,
     error::{ApiError, ErrorBody},
     lab::{
+        agent::AgentTerms,
         content::{Content, ModelChoice, Part},
         event::{Event, Numbered},
         runs::{Follow, NewRun, Order, RunError, Started},
@@ -33,6 +34,9 @@ use crate::{
 
 /// Pieces of what a person says at once.
 const MAX_PARTS: usize = 64;
+/// What budgets must be.
+pub(super) const BUDGETS: &str =
+    "at most 500 steps, 43200 seconds, 50000000 tokens and 100000000000 nano-credits, and of the first three at least 1";
 /// Runs of a page, unless the query says otherwise.
 const PAGE: u64 = 50;
 /// Runs of a page at most.
@@ -78,6 +82,9 @@ pub(super) struct RunOrder {
     says: Option<Vec<SaidPart>>,
     /// The model; else the conversation's.
     model: Option<ModelChoice>,
+    /// With it an agent works on what is said, with the project's tools; an empty object for one as the project's settings say. Without
+    /// it a model answers.
+    agent: Option<AgentTerms>,
 }
 
 /// A piece of what a person says.
@@ -188,8 +195,12 @@ async fn start(
         Some(parts) => Some(said(&api, &session, conversation.project, parts).await?),
         None => None,
     };
-    let order = Order { choice, agent: None };
-    let new = NewRun { conversation: id, parent, content, kind: RunKind::Chat, order };
+    if order.agent.and_then(|terms| terms.budgets).is_some_and(|budgets| !budgets.are_within()) {
+        return Err(ApiError::InvalidField { field: "agent.budgets", expected: BUDGETS });
+    }
+    let kind = if order.agent.is_some() { RunKind::Agent } else { RunKind::Chat };
+    let order = Order { choice, agent: order.agent };
+    let new = NewRun { conversation: id, parent, content, kind, order };
     let Started { run, asked } = api.runs.start(session.user, new).await?;
     Ok((StatusCode::ACCEPTED, Json(StartedView { run: run.into(), asked: asked.map(|asked| asked.to_string()) })))
 }

@@ -23,7 +23,6 @@
 //! **A run always ends in an [`Event::Ended`].** When the Lab starts, the runs that it finds unfinished are given what the tail has of
 //! them and the end `interrupted`; their messages keep what was said.
 
-mod chat;
 mod fold;
 mod follow;
 mod log;
@@ -44,10 +43,10 @@ use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use wire::{ConversationId, MessageId, ProjectId, RunId, UserId};
 
-pub use chat::Chat;
 pub use follow::Follow;
 
 use super::{
+    agent::AgentTerms,
     content::{Content, ModelChoice},
     event::{Event, Numbered, Outcome},
 };
@@ -96,9 +95,9 @@ pub type Runner = Box<dyn Fn(RunWriter, Order) -> BoxFuture<'static, Outcome> + 
 pub struct Order {
     /// The model.
     pub choice: ModelChoice,
-    /// For an agent: its task's terms, in the agents' own shape.
+    /// For an agent: its task's terms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub agent: Option<serde_json::Value>,
+    pub agent: Option<AgentTerms>,
 }
 
 /// A run to be started.

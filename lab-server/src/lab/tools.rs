@@ -15,12 +15,14 @@ use std::fmt;
 
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
+use wire::TaskId;
 
 pub use patch::Edit;
 pub(crate) use patch::apply;
-pub(crate) use search::{Search, SearchError};
+pub(crate) use search::Search;
 
-use super::prompt::ToolSpec;
+use super::{files::Path, prompt::ToolSpec};
+use crate::store::TaskState;
 
 /// Longest text that a model is given of one call, in bytes: some 16,000 tokens, which every model's context has room for.
 pub const MOST_TEXT: usize = 64 * 1024;
@@ -108,7 +110,7 @@ pub struct FilesList {
 #[serde(deny_unknown_fields)]
 pub struct FilesRead {
     /// The file.
-    pub path: String,
+    pub path: Path,
     /// The first line, from 1.
     #[serde(default = "one")]
     pub first_line: u32,
@@ -122,7 +124,7 @@ pub struct FilesRead {
 #[serde(deny_unknown_fields)]
 pub struct FilesWrite {
     /// The file.
-    pub path: String,
+    pub path: Path,
     /// All of its text.
     pub text: String,
 }
@@ -132,7 +134,7 @@ pub struct FilesWrite {
 #[serde(deny_unknown_fields)]
 pub struct FilesPatch {
     /// The file.
-    pub path: String,
+    pub path: Path,
     /// All of them are made, or none.
     pub edits: Vec<Edit>,
 }
@@ -173,7 +175,7 @@ pub struct TasksCreate {
 #[serde(deny_unknown_fields)]
 pub struct TasksUpdate {
     /// Which task.
-    pub task: String,
+    pub task: TaskId,
     /// In a line.
     #[serde(default)]
     pub title: Option<String>,
@@ -190,24 +192,10 @@ pub struct TasksUpdate {
 #[serde(deny_unknown_fields)]
 pub struct TasksAssign {
     /// Which task.
-    pub task: String,
+    pub task: TaskId,
     /// `person`, or a model's name; nobody's without one.
     #[serde(default)]
     pub assignee: Option<String>,
-}
-
-/// How far a task is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TaskState {
-    /// Nobody has begun.
-    Open,
-    /// Somebody has.
-    InProgress,
-    /// It is done.
-    Done,
-    /// It will not be done.
-    Cancelled,
 }
 
 /// A piece of work for another model.
@@ -428,6 +416,10 @@ impl Call {
     /// When they are not what the tool takes.
     pub fn parse(tool: Tool, arguments: &Value) -> Result<Self, Unusable> {
         fn read<T: DeserializeOwned>(tool: Tool, arguments: &Value) -> Result<T, Unusable> {
+            // serde would take a list for an object whose fields are in order.
+            if !arguments.is_object() {
+                return Err(Unusable(format!("{} takes its arguments as an object", tool.name())));
+            }
             T::deserialize(arguments).map_err(|error| Unusable(format!("{} cannot be called so: {error}", tool.name())))
         }
         Ok(match tool {
@@ -474,8 +466,8 @@ impl Call {
             }
             Self::FilesRead(FilesRead { path, .. })
             | Self::FilesWrite(FilesWrite { path, .. })
-            | Self::FilesPatch(FilesPatch { path, .. }) => path.clone(),
-            Self::TasksUpdate(TasksUpdate { task, .. }) | Self::TasksAssign(TasksAssign { task, .. }) => task.clone(),
+            | Self::FilesPatch(FilesPatch { path, .. }) => path.as_str().to_owned(),
+            Self::TasksUpdate(TasksUpdate { task, .. }) | Self::TasksAssign(TasksAssign { task, .. }) => task.to_string(),
             Self::TasksCreate(TasksCreate { title, .. }) => title.clone(),
             Self::TasksList(_) | Self::ProposePlan(_) => String::new(),
             Self::Delegate(Delegate { model, .. }) => model.clone(),
@@ -503,6 +495,7 @@ mod tests {
 
     #[test]
     fn every_tool_takes_what_its_schema_says_and_nothing_else() {
+        let task = TaskId::random();
         let examples = [
             (Tool::FilesList, json!({"pattern": "**/*.md"})),
             (Tool::FilesRead, json!({"path": "a.md", "first_line": 2, "lines": 3})),
@@ -511,8 +504,8 @@ mod tests {
             (Tool::FilesSearch, json!({"text": "x", "pattern": "*"})),
             (Tool::TasksList, json!({"state": "open"})),
             (Tool::TasksCreate, json!({"title": "t", "text": "x"})),
-            (Tool::TasksUpdate, json!({"task": "tsk_1", "title": "t", "text": "x", "state": "done"})),
-            (Tool::TasksAssign, json!({"task": "tsk_1", "assignee": "person"})),
+            (Tool::TasksUpdate, json!({"task": task, "title": "t", "text": "x", "state": "done"})),
+            (Tool::TasksAssign, json!({"task": task, "assignee": "person"})),
             (Tool::Delegate, json!({"model": "local/x", "task": "t", "context": "c"})),
             (Tool::WebFetch, json!({"url": "https://example.com"})),
             (Tool::ProposePlan, json!({"plan": "1."})),

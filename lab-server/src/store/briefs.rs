@@ -7,7 +7,7 @@ use wire::{ProjectId, UserId};
 
 use super::{Store, StoreError, sealed, unsealed};
 use crate::{
-    lab::content::ModelChoice,
+    lab::{agent::budget::Budgets, content::ModelChoice},
     vault::{Key, Place},
 };
 
@@ -40,6 +40,11 @@ pub struct AgentDefaults {
     /// Who thinks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelChoice>,
+    /// Whether they have a tool that gets pages of the public web. What they know can leave the project in the addresses that they ask
+    /// for, so it is off at first, and each host is asked for.
+    pub web_fetch: bool,
+    /// What a run may use up.
+    pub budgets: Budgets,
 }
 
 impl Store {

@@ -21,7 +21,7 @@ use super::{
     policy::is_word,
     reach::{Reach, Unreachable},
 };
-use crate::lab::prompt::ToolSpec;
+use crate::{lab::prompt::ToolSpec, store::HeaderSecret};
 
 /// How long a server may take to be reached and to list its tools.
 const GREETING: Duration = Duration::from_secs(20);
@@ -88,10 +88,10 @@ pub enum McpError {
 ///
 /// # Errors
 /// When it may not be reached, does not answer or is none.
-pub async fn connect(reach: &Reach, name: &str, url: &str, headers: &[(String, String)]) -> Result<Connected, McpError> {
+pub async fn connect(reach: &Reach, name: &str, url: &str, headers: &[(String, HeaderSecret)]) -> Result<Connected, McpError> {
     let way = reach.to(url)?;
     let custom = headers.iter().map(|(name, value)| {
-        let mut value = HeaderValue::from_str(value).map_err(|_| McpError::Header)?;
+        let mut value = HeaderValue::from_str(value.reveal()).map_err(|_| McpError::Header)?;
         value.set_sensitive(true);
         Ok((HeaderName::try_from(name.as_str()).map_err(|_| McpError::Header)?, value))
     });

@@ -7,7 +7,7 @@
 use globset::GlobBuilder;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use wire::{LocalModel, RuleId};
+use wire::{ApprovalId, LocalModel, RuleId};
 
 use super::{Call, Effect, Tool};
 
@@ -86,8 +86,8 @@ pub enum By {
     Default,
     /// A rule of the project's.
     Rule(RuleId),
-    /// What the owner answered earlier in this run.
-    Run,
+    /// What the owner answered to this question earlier in the run.
+    Answer(ApprovalId),
 }
 
 /// How closely a rule fits: first what it says of the target, then what of the tool.
@@ -103,7 +103,7 @@ enum Fit {
 
 /// Decides. `in_run` are the owner's answers for the rest of this run.
 #[must_use]
-pub fn decide(asked: &Asked<'_>, rules: &[(RuleId, Rule)], in_run: &[Rule]) -> Decided {
+pub fn decide(asked: &Asked<'_>, rules: &[(RuleId, Rule)], in_run: &[(ApprovalId, Rule)]) -> Decided {
     let fitting = rules.iter().filter_map(|(id, rule)| Some((fit(rule, asked)?, rule.verdict, *id)));
     let first = match fitting.max_by_key(|(fit, verdict, _)| (*fit, *verdict)) {
         Some((_, verdict, id)) => Decided { verdict, by: By::Rule(id) },
@@ -112,9 +112,9 @@ pub fn decide(asked: &Asked<'_>, rules: &[(RuleId, Rule)], in_run: &[Rule]) -> D
     if first.verdict != Verdict::Ask {
         return first;
     }
-    let answered = in_run.iter().filter_map(|rule| Some((fit(rule, asked)?, rule.verdict)));
-    match answered.max() {
-        Some((_, verdict)) => Decided { verdict, by: By::Run },
+    let answered = in_run.iter().filter_map(|(id, rule)| Some((fit(rule, asked)?, rule.verdict, *id)));
+    match answered.max_by_key(|(fit, verdict, _)| (*fit, *verdict)) {
+        Some((_, verdict, id)) => Decided { verdict, by: By::Answer(id) },
         None => first,
     }
 }
@@ -226,11 +226,11 @@ mod tests {
         use Verdict::{Allow, Ask, Deny};
         let check = |tool: &str, target: &str, default, rules: &[(&str, &str, Verdict)], run: &[(&str, &str, Verdict)]| {
             let rules: Vec<_> = rules.iter().map(|(tool, on, what)| (RuleId::random(), rule(tool, on, *what))).collect();
-            let run: Vec<_> = run.iter().map(|(tool, on, what)| rule(tool, on, *what)).collect();
+            let run: Vec<_> = run.iter().map(|(tool, on, what)| (ApprovalId::random(), rule(tool, on, *what))).collect();
             let decided = decide(&Asked { tool, target, definition: None, default }, &rules, &run);
             let by = match decided.by {
                 By::Default => "default".to_owned(),
-                By::Run => "run".to_owned(),
+                By::Answer(_) => "run".to_owned(),
                 By::Rule(id) => rules.iter().position(|(known, _)| *known == id).unwrap().to_string(),
             };
             (decided.verdict, by)
@@ -309,8 +309,8 @@ mod tests {
             (Tool::FilesWrite, json!({"path": "a", "text": ""}), Verdict::Ask),
             (Tool::FilesPatch, json!({"path": "a", "edits": []}), Verdict::Ask),
             (Tool::TasksCreate, json!({"title": "a"}), Verdict::Ask),
-            (Tool::TasksUpdate, json!({"task": "a"}), Verdict::Ask),
-            (Tool::TasksAssign, json!({"task": "a"}), Verdict::Ask),
+            (Tool::TasksUpdate, json!({"task": wire::TaskId::random()}), Verdict::Ask),
+            (Tool::TasksAssign, json!({"task": wire::TaskId::random()}), Verdict::Ask),
             (Tool::WebFetch, json!({"url": "https://example.com"}), Verdict::Ask),
             (Tool::Delegate, json!({"model": "gpt-5.2", "task": "a"}), Verdict::Ask),
             (Tool::Delegate, json!({"model": "local/llama3.2", "task": "a"}), Verdict::Allow),
