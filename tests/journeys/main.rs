@@ -12,3 +12,4 @@ mod neighbour;
 mod owner;
 mod pressure;
 mod roads;
+mod runs;

@@ -9,5 +9,6 @@ mod canary;
 mod money;
 mod network;
 mod pairing;
+mod runs;
 mod sleep;
 mod walls;

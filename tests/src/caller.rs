@@ -135,6 +135,22 @@ impl Caller {
         self.send_with(method, path, &[], body).await
     }
 
+    /// Any request, to a Lab that may be gone.
+    ///
+    /// # Errors
+    /// When it is, or goes before there is an answer.
+    ///
+    /// # Panics
+    /// When a header is none.
+    pub async fn try_send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Bytes) -> io::Result<Answer> {
+        let tls = self.try_connect().await?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.map_err(io::Error::other)?;
+        let connection = AbortOnDrop(Some(tokio::spawn(async move { drop(connection.await) })));
+        let answer = sender.send_request(self.request(method, path, headers, body)).await.map_err(io::Error::other)?;
+        let (head, body) = answer.into_parts();
+        Ok(Answer { status: head.status, headers: head.headers, body, connection: connection.release() })
+    }
+
     /// `GET` with these headers.
     ///
     /// # Panics

@@ -12,6 +12,7 @@ pub mod hostile_lab;
 #[cfg(unix)]
 pub mod programs;
 pub mod scripted;
+pub mod watcher;
 pub mod world;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

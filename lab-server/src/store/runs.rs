@@ -336,6 +336,14 @@ impl Store {
         Ok(last.flatten().and_then(|last| u64::try_from(last).ok()).unwrap_or(0))
     }
 
+    /// How many rows hold a run's events.
+    #[cfg(test)]
+    pub(crate) async fn event_rows(&self, run: RunId) -> Result<u64, StoreError> {
+        use sea_orm::PaginatorTrait;
+
+        Ok(events::Entity::find().filter(events::Column::RunId.eq(run.to_string())).count(&self.db).await?)
+    }
+
     /// Writes what is new about runs, all or nothing, and gives those that are gone: somebody deleted their conversation.
     ///
     /// # Errors

@@ -375,3 +375,77 @@ async fn a_deleted_conversation_ends_its_runs() {
     say.closed().await;
     assert!(matches!(world.runs.get(world.owner, run.id).await, Err(StoreError::Missing("run"))));
 }
+
+/// Row 12, without the network: 200 runs, each pushing a token every 20 ms, each with a watcher.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "measures for ten seconds: cargo xtask test --full"]
+async fn full_two_hundred_runs_stall_nobody() {
+    const RUNS: usize = 200;
+    const TOKENS: u32 = 500;
+    let scratch = Scratch::new().await;
+    let store = &scratch.store;
+    let runner: Runner = Box::new(|writer, _| {
+        async move {
+            let mut tick = tokio::time::interval(Duration::from_millis(20));
+            for token in 0..TOKENS {
+                tick.tick().await;
+                writer.push(text(&format!("{token} ")));
+            }
+            Outcome::Done
+        }
+        .boxed()
+    });
+    let runs = Runs::open(store.clone(), &scratch.dir.join("runs"), runner).await.unwrap();
+    let mut conversations = Vec::new();
+    for person in 0..RUNS.div_ceil(PER_PERSON) {
+        let owner = store.add_user(&format!("person {person}")).await.unwrap().id;
+        let project = store.add_project(owner, "talk").await.unwrap().id;
+        let new = NewConversation { project, folder: None, title: None, settings: ConversationSettings::default() };
+        conversations.push((owner, store.add_conversation(owner, new).await.unwrap().id));
+    }
+    let (begun, mut watchers) = (std::time::Instant::now(), tokio::task::JoinSet::new());
+    for number in 0..RUNS {
+        let (owner, conversation) = conversations[number / PER_PERSON];
+        let choice = ModelChoice { model: "fake".into(), max_output_tokens: None, temperature: None };
+        let content = Some(Content { parts: vec![Part::Text { text: "count".into() }], usage: Vec::new() });
+        let order = Order { choice, agent: None };
+        let run = runs.start(owner, NewRun { conversation, parent: None, content, kind: RunKind::Chat, order }).await.unwrap().run;
+        let mut follow = runs.follow(owner, run.id, 0).await.unwrap();
+        watchers.spawn(async move {
+            let (mut late, mut gaps, mut last, mut seen) = (Vec::new(), Vec::new(), None, 0);
+            while let Some(events) = follow.next().await.unwrap() {
+                let now = now_ms();
+                for event in &events {
+                    assert_eq!(event.seq, seen + 1);
+                    seen += 1;
+                    late.push(now - event.time);
+                }
+                gaps.extend(last.map(|last| now - last));
+                last = Some(now);
+            }
+            assert_eq!(seen, u64::from(TOKENS) + 1);
+            (run.id, late, gaps)
+        });
+    }
+    let (mut late, mut gaps, mut rows) = (Vec::new(), Vec::new(), 0);
+    for (run, theirs, between) in watchers.join_all().await {
+        late.extend(theirs);
+        gaps.extend(between);
+        rows += store.event_rows(run).await.unwrap();
+    }
+    let took = begun.elapsed().as_secs_f64();
+    late.sort_unstable();
+    gaps.sort_unstable();
+    let at = |sorted: &[i64], part: f64| sorted[((sorted.len() - 1) as f64 * part) as usize];
+    // Rows of events, and the two changes of state of each run: its beginning and its end.
+    let writes = (rows + 3 * RUNS as u64) as f64 / RUNS as f64 / took;
+    println!(
+        "{took:.1} s; from push to watcher p50 {} p99 {} ms; gap p50 {} p99 {} max {} ms; {writes:.2} writes per run and second",
+        at(&late, 0.5),
+        at(&late, 0.99),
+        at(&gaps, 0.5),
+        at(&gaps, 0.99),
+        at(&gaps, 1.0)
+    );
+    assert!(at(&gaps, 0.99) <= 100 && writes <= 5.0);
+}
