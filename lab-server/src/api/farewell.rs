@@ -1,10 +1,12 @@
-//! Leaving: the account is deleted.
+//! Leaving: the account is deleted. Taking everything along stands in [`export`].
+
+mod export;
 
 use axum::{
     Json, Router,
     extract::{State, rejection::JsonRejection},
     response::{IntoResponse, Response},
-    routing::delete,
+    routing::{delete, get},
 };
 use http::{StatusCode, header};
 use serde::Deserialize;
@@ -17,7 +19,7 @@ use crate::{
 };
 
 pub(super) fn routes() -> Router<Api> {
-    Router::new().route("/api/account", delete(leave))
+    Router::new().route("/api/account", delete(leave)).route("/api/account/export", get(export::export))
 }
 
 pub(super) fn description() -> utoipa::openapi::OpenApi {
@@ -25,7 +27,7 @@ pub(super) fn description() -> utoipa::openapi::OpenApi {
 }
 
 #[derive(OpenApi)]
-#[openapi(paths(leave))]
+#[openapi(paths(leave, export::export))]
 struct Description;
 
 /// That it is meant.
