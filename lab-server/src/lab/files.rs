@@ -341,3 +341,274 @@ fn finished<T>(joined: Result<Result<T, FileError>, tokio::task::JoinError>) -> 
         Err(_) => Err(FileError::Store(StoreError::Refused("the Lab is being stopped"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+    use crate::store::scratch::Scratch;
+
+    struct Space {
+        scratch: Scratch,
+        files: Files,
+        owner: UserId,
+        project: ProjectId,
+    }
+
+    impl Space {
+        async fn new() -> Self {
+            let scratch = Scratch::new().await;
+            let owner = scratch.store.add_user("ada").await.unwrap().id;
+            let project = scratch.store.add_project(owner, "one").await.unwrap().id;
+            let files = Files::open(scratch.store.clone(), scratch.dir.join("blobs")).await.unwrap();
+            Self { scratch, files, owner, project }
+        }
+
+        async fn write(&self, path: &str, bytes: &[u8]) -> Result<FileVersion, FileError> {
+            self.write_seen(path, None, bytes).await
+        }
+
+        async fn write_seen(&self, path: &str, seen: Option<i64>, bytes: &[u8]) -> Result<FileVersion, FileError> {
+            let source = Cursor::new(bytes.to_vec());
+            self.files.write(self.owner, self.project, &path.parse().unwrap(), seen, source, Actor::Person).await
+        }
+
+        async fn bytes(&self, file: &FileRef, version: Option<i64>) -> Result<Bytes, FileError> {
+            Ok(self.files.read_whole(self.owner, self.project, file, version, 1 << 30).await?.1)
+        }
+
+        fn blobs(&self) -> Vec<PathBuf> {
+            let folder = self.files.folder(self.project);
+            let mut found: Vec<_> =
+                std::fs::read_dir(folder).map(|all| all.map(|entry| entry.unwrap().path()).collect()).unwrap_or_default();
+            found.sort();
+            found
+        }
+    }
+
+    fn path(text: &str) -> FileRef {
+        FileRef::Path(text.parse().unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_file_is_what_it_was_at_each_version() {
+        let space = Space::new().await;
+        let (store, owner, project) = (&space.scratch.store, space.owner, space.project);
+        let first = space.write("notes/a.md", b"one").await.unwrap();
+        let second = space.write("notes/a.md", b"two").await.unwrap();
+        assert_eq!((first.version, second.version, first.file), (1, 2, second.file));
+        assert_eq!(second.media_type, "text/plain; charset=utf-8");
+        let by_id = FileRef::Id(first.file);
+        assert_eq!(&space.bytes(&by_id, Some(1)).await.unwrap()[..], b"one");
+        assert_eq!(&space.bytes(&path("notes/a.md"), None).await.unwrap()[..], b"two");
+
+        // What somebody has not seen is not written over.
+        let stale = space.write_seen("notes/a.md", Some(1), b"three").await;
+        assert!(matches!(stale, Err(FileError::Store(StoreError::Stale("file")))));
+        assert!(matches!(space.write_seen("notes/a.md", Some(0), b"x").await, Err(FileError::Store(StoreError::Stale(_)))));
+        assert_eq!(space.blobs().len(), 2);
+
+        // The same content lies there once, and goes with the last that has it.
+        let copy = space.write("b.md", b"one").await.unwrap();
+        assert_eq!((copy.blob, space.blobs().len()), (first.blob, 2));
+
+        let moved = space.files.rename(owner, project, &by_id, &"c.md".parse().unwrap(), Actor::Person).await.unwrap();
+        assert_eq!((moved.version, moved.path.as_str()), (3, "c.md"));
+        assert!(matches!(
+            space.files.rename(owner, project, &by_id, &"b.md".parse().unwrap(), Actor::Person).await,
+            Err(FileError::Store(StoreError::Taken(_)))
+        ));
+        let listed: Vec<_> =
+            space.files.list(owner, project).await.unwrap().into_iter().map(|file| file.path.as_str().to_owned()).collect();
+        assert_eq!(listed, ["b.md", "c.md"]);
+
+        space.files.delete(owner, project, &by_id).await.unwrap();
+        assert!(space.bytes(&path("c.md"), None).await.is_err());
+        let back = store.restore_file(owner, first.file, 1, None, Actor::Person).await.unwrap();
+        assert_eq!((back.version, back.path.as_str()), (4, "notes/a.md"));
+        assert_eq!(&space.bytes(&path("notes/a.md"), None).await.unwrap()[..], b"one");
+        let versions = store.file_versions(owner, project, first.file, None, 10).await.unwrap();
+        assert_eq!(versions.iter().map(|version| version.version).collect::<Vec<_>>(), [4, 3, 2, 1]);
+
+        space.files.purge(owner, first.file).await.unwrap();
+        assert_eq!(space.blobs().len(), 1);
+        assert_eq!(&space.bytes(&path("b.md"), None).await.unwrap()[..], b"one");
+        space.files.purge(owner, copy.file).await.unwrap();
+        assert!(space.blobs().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_file_is_its_owners_alone() {
+        let space = Space::new().await;
+        let (store, project) = (&space.scratch.store, space.project);
+        let eve = store.add_user("eve").await.unwrap().id;
+        let hers = store.add_project(eve, "hers").await.unwrap().id;
+        let file = space.write("a", b"secret").await.unwrap().file;
+        let id = FileRef::Id(file);
+        let missing = |error: FileError| assert!(matches!(error, FileError::Store(StoreError::Missing(_))), "{error}");
+        for project in [project, hers] {
+            missing(space.files.read(eve, project, &id, None).await.map(drop).unwrap_err());
+            missing(space.files.delete(eve, project, &id).await.unwrap_err());
+        }
+        missing(space.files.write(eve, project, &"a".parse().unwrap(), None, &b"x"[..], Actor::Person).await.unwrap_err());
+        missing(space.files.purge(eve, file).await.unwrap_err());
+        missing(space.files.list(eve, project).await.unwrap_err());
+        assert!(store.delete_file(eve, file).await.is_err());
+        assert!(store.rename_file(eve, file, &"b".parse().unwrap(), None, Actor::Person).await.is_err());
+        assert!(store.restore_file(eve, file, 1, None, Actor::Person).await.is_err());
+        assert_eq!(&space.bytes(&id, None).await.unwrap()[..], b"secret");
+        // The same content in another project tells nothing: it is another blob.
+        let other = store.add_project(space.owner, "two").await.unwrap().id;
+        space.files.write(space.owner, other, &"a".parse().unwrap(), None, &b"secret"[..], Actor::Person).await.unwrap();
+        assert_ne!(store.blobs_of_project(project).await.unwrap(), store.blobs_of_project(other).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn every_change_to_a_content_on_disk_is_found() {
+        let space = Space::new().await;
+        let bytes: Vec<u8> = (0..3 * CHUNK + 5).map(|at| u8::try_from(at % 251).unwrap()).collect();
+        space.write("big", &bytes).await.unwrap();
+        space.write("other", &bytes[1..]).await.unwrap();
+        let file = path("big");
+        assert_eq!(&space.bytes(&file, None).await.unwrap()[..], bytes);
+        let blob = space.files.folder(space.project).join(
+            space.scratch.store.file_version(space.owner, space.project, &file, None).await.unwrap().unwrap().blob.to_string(),
+        );
+        let sound = std::fs::read(&blob).unwrap();
+        assert!(!sound.windows(64).any(|window| window == &bytes[..64]));
+        let piece = CHUNK + crate::vault::OVERHEAD;
+        let swapped = |one: usize, two: usize| {
+            let mut changed = sound.clone();
+            let (a, b) = (one * piece, two * piece);
+            for at in 0..piece {
+                changed.swap(a + at, b + at);
+            }
+            changed
+        };
+        let mut cases = vec![
+            swapped(0, 1),
+            swapped(0, 2),
+            swapped(1, 2),
+            sound[..3 * piece].to_vec(),
+            sound[..sound.len() - 1].to_vec(),
+            sound[piece..].to_vec(),
+            [&sound[..piece], &sound[2 * piece..]].concat(),
+            [&sound[..], &[0]].concat(),
+            [&sound[..piece], &sound[..]].concat(),
+            [&sound[..piece], &sound[..piece], &sound[2 * piece..]].concat(),
+            Vec::new(),
+        ];
+        for at in [0, 1, 5, 30, 60, piece - 1, piece, 2 * piece + 77, 3 * piece, sound.len() - 1] {
+            let mut flipped = sound.clone();
+            flipped[at] ^= 1;
+            cases.push(flipped);
+        }
+        // A chunk of another file of the project, at the same number.
+        let other = space.blobs().into_iter().find(|other| *other != blob).unwrap();
+        let mut foreign = sound.clone();
+        foreign[..piece].copy_from_slice(&std::fs::read(other).unwrap()[..piece]);
+        cases.push(foreign);
+        for (number, case) in cases.into_iter().enumerate() {
+            std::fs::write(&blob, case).unwrap();
+            assert!(space.bytes(&file, None).await.is_err(), "case {number} was not found");
+        }
+        std::fs::write(&blob, sound).unwrap();
+        assert_eq!(space.bytes(&file, None).await.unwrap().len(), bytes.len());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn versions_have_no_gaps_whoever_writes() {
+        let space = Arc::new(Space::new().await);
+        let mut writers = tokio::task::JoinSet::new();
+        for number in 0..32 {
+            let space = Arc::clone(&space);
+            writers.spawn(async move { space.write("one", format!("content {number}").as_bytes()).await.unwrap().version });
+        }
+        let mut versions = writers.join_all().await;
+        versions.sort_unstable();
+        assert_eq!(versions, (1..=32).collect::<Vec<_>>());
+        assert_eq!(space.blobs().len(), 32);
+    }
+
+    #[tokio::test]
+    async fn what_breaks_off_or_is_too_large_leaves_nothing() {
+        let space = Space::new().await;
+        let place: Path = "a".parse().unwrap();
+        let write = |source| space.files.write(space.owner, space.project, &place, None, source, Actor::Person);
+        let most = vec![7_u8; usize::try_from(MAX_FILE).unwrap()];
+        let largest = write(Box::pin(Cursor::new(most.clone())) as std::pin::Pin<Box<dyn AsyncRead + Send>>).await.unwrap();
+        assert_eq!((largest.size, space.blobs().len()), (i64::try_from(MAX_FILE).unwrap(), 1));
+        let larger = Box::pin(Cursor::new(most).chain(&b"x"[..]));
+        assert!(matches!(write(larger).await, Err(FileError::TooLarge)));
+
+        // A source that fails, and one whose caller leaves.
+        let (mut far, near) = tokio::io::duplex(CHUNK);
+        let sent = tokio::spawn(async move {
+            tokio::io::AsyncWriteExt::write_all(&mut far, &vec![1; 3 * CHUNK]).await.unwrap();
+            far
+        });
+        let writing = write(Box::pin(near));
+        tokio::select! {
+            written = writing => panic!("it ended: {:?}", written.map(|version| version.version)),
+            far = sent => drop(far.unwrap()),
+        }
+        // What a blocking task held goes when that task is over.
+        tokio::time::timeout(std::time::Duration::from_secs(10), async {
+            while space.blobs().len() > 1 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .unwrap();
+        assert_eq!(
+            space.scratch.store.file(space.owner, space.project, &FileRef::Path(place.clone())).await.unwrap().unwrap().version,
+            1
+        );
+    }
+
+    #[tokio::test]
+    async fn what_no_row_knows_goes_when_the_lab_starts() {
+        let space = Space::new().await;
+        space.write("a", b"kept").await.unwrap();
+        let kept = space.blobs();
+        let folder = space.files.folder(space.project);
+        std::fs::write(folder.join(BlobId::random().to_string()), b"orphan").unwrap();
+        std::fs::write(folder.join(format!("{}.part", BlobId::random())), b"half").unwrap();
+        let elsewhere = space.files.0.folder.join(ProjectId::random().to_string());
+        std::fs::create_dir(&elsewhere).unwrap();
+        std::fs::write(elsewhere.join(BlobId::random().to_string()), b"of a deleted project").unwrap();
+        Files::open(space.scratch.store.clone(), space.files.0.folder.clone()).await.unwrap();
+        assert_eq!((space.blobs(), elsewhere.exists()), (kept, false));
+        assert_eq!(&space.bytes(&path("a"), None).await.unwrap()[..], b"kept");
+    }
+
+    #[tokio::test]
+    async fn a_content_is_known_by_its_bytes() {
+        let space = Space::new().await;
+        let cases: [(&[u8], &str); 9] = [
+            (b"", "text/plain; charset=utf-8"),
+            (b"<html><script>", "text/plain; charset=utf-8"),
+            ("ä".as_bytes(), "text/plain; charset=utf-8"),
+            (b"\x89PNG\r\n\x1a\nrest", "image/png"),
+            (b"RIFF0000WEBPVP8 ", "image/webp"),
+            (b"%PDF-1.7", "application/pdf"),
+            (b"a\0b", "application/octet-stream"),
+            (b"\xff\xfe", "application/octet-stream"),
+            (b"cut \xc3", "application/octet-stream"),
+        ];
+        for (number, (bytes, expected)) in cases.into_iter().enumerate() {
+            assert_eq!(space.write(&format!("f{number}"), bytes).await.unwrap().media_type, expected, "{number}");
+        }
+        // A character that two chunks share is one.
+        let mut text = vec![b'a'; CHUNK - 1];
+        text.extend("äöü".as_bytes());
+        space.write("text", &text).await.unwrap();
+        let cut = space.files.read_text(space.owner, space.project, &path("text"), None, CHUNK).await.unwrap();
+        assert_eq!((cut.text.len(), cut.cut), (CHUNK - 1, true));
+        let whole = space.files.read_text(space.owner, space.project, &path("text"), None, 2 * CHUNK).await.unwrap();
+        assert!(whole.text.ends_with("aäöü") && !whole.cut);
+        let binary = space.files.read_text(space.owner, space.project, &path("f6"), None, 10).await;
+        assert!(matches!(binary, Err(FileError::NotText)));
+    }
+}

@@ -420,3 +420,279 @@ pub(super) mod entity {
 
     impl ActiveModelBehavior for ActiveModel {}
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        lab::content::{Content, Part},
+        store::{FolderChange, NewTask, Role, TaskChange, TaskPlace, TaskState, scratch::Scratch},
+    };
+
+    pub(crate) fn words(text: &str) -> Content {
+        Content { parts: vec![Part::Text { text: text.to_owned() }], usage: Vec::new() }
+    }
+
+    fn new(project: ProjectId) -> NewConversation {
+        NewConversation { project, folder: None, title: None, settings: ConversationSettings::default() }
+    }
+
+    struct People {
+        scratch: Scratch,
+        ada: UserId,
+        eve: UserId,
+        project: ProjectId,
+    }
+
+    async fn people() -> People {
+        let scratch = Scratch::new().await;
+        let (ada, eve) = (scratch.store.add_user("ada").await.unwrap().id, scratch.store.add_user("eve").await.unwrap().id);
+        let project = scratch.store.add_project(ada, "one").await.unwrap().id;
+        People { scratch, ada, eve, project }
+    }
+
+    #[tokio::test]
+    async fn a_conversation_is_a_tree_of_its_owner() {
+        let People { scratch, ada, eve, project } = people().await;
+        let store = &scratch.store;
+        let conversation = store.add_conversation(ada, new(project)).await.unwrap();
+        let at = conversation.id;
+        let say = |parent, role, text: &'static str| store.add_message(ada, at, parent, role, words(text), None);
+        let question = say(None, Role::User, "  first\nwords of it ").await.unwrap();
+        let answer = say(Some(question.id), Role::Assistant, "answer").await.unwrap();
+        let again = say(Some(question.id), Role::Assistant, "another").await.unwrap();
+        let edited = say(None, Role::User, "first, edited").await.unwrap();
+        let all = store.messages(ada, at).await.unwrap();
+        assert_eq!(all, [question.clone(), answer.clone(), again.clone(), edited.clone()]);
+        assert!(all.is_sorted_by(|one, other| one.created_at < other.created_at));
+        assert_eq!(store.path_to(ada, at, again.id).await.unwrap(), [question.clone(), again.clone()]);
+        assert_eq!(store.conversation(ada, at).await.unwrap().unwrap().leaf, Some(edited.id));
+        let (page, next) = store.messages_page(ada, at, None, 3).await.unwrap();
+        assert_eq!(page.len(), 3);
+        assert_eq!(store.messages_page(ada, at, next, 3).await.unwrap(), (vec![edited], None));
+        store.set_message_content(ada, answer.id, words("more")).await.unwrap();
+        assert_eq!(store.message(ada, answer.id).await.unwrap().unwrap().content, words("more"));
+        assert_eq!(store.first_words(ada, at, 12).await.unwrap().as_deref(), Some("first words"));
+
+        // A branch that is read is chosen; what somebody has not seen is not changed.
+        let chosen = ConversationChange { leaf: Some(again.id), title: Some(Some("Name".into())), ..Default::default() };
+        let changed = store.update_conversation(ada, at, Some(1), chosen.clone()).await.unwrap();
+        assert_eq!((changed.leaf, changed.title.as_deref(), changed.version), (Some(again.id), Some("Name"), 2));
+        assert!(matches!(store.update_conversation(ada, at, Some(1), chosen.clone()).await, Err(StoreError::Stale(_))));
+        assert_eq!(store.conversation(ada, at).await.unwrap(), Some(changed));
+
+        let fork = store.fork_conversation(ada, at, again.id).await.unwrap();
+        let texts: Vec<_> = store.messages(ada, fork.id).await.unwrap().into_iter().map(|said| said.content).collect();
+        assert_eq!((fork.title.as_deref(), texts), (Some("Name"), vec![question.content.clone(), again.content.clone()]));
+
+        let missing = |error: StoreError| assert!(matches!(error, StoreError::Missing(_)), "{error}");
+        missing(store.add_conversation(eve, new(project)).await.unwrap_err());
+        missing(store.add_message(eve, at, None, Role::User, words("x"), None).await.unwrap_err());
+        missing(store.add_message(ada, fork.id, Some(again.id), Role::User, words("x"), None).await.unwrap_err());
+        missing(store.messages(eve, at).await.unwrap_err());
+        missing(store.messages_page(eve, at, None, 9).await.unwrap_err());
+        missing(store.path_to(eve, at, again.id).await.unwrap_err());
+        missing(store.path_to(ada, fork.id, again.id).await.unwrap_err());
+        missing(store.set_message_content(eve, again.id, words("x")).await.unwrap_err());
+        missing(store.update_conversation(eve, at, None, chosen).await.unwrap_err());
+        missing(store.fork_conversation(eve, at, again.id).await.unwrap_err());
+        missing(store.delete_conversation(eve, at).await.unwrap_err());
+        assert_eq!(store.message(eve, again.id).await.unwrap(), None);
+        assert_eq!(store.conversation(eve, at).await.unwrap(), None);
+        assert_eq!(store.conversations(eve, ConversationFilter::default(), None, 9).await.unwrap(), (vec![], None));
+
+        store.delete_conversation(ada, at).await.unwrap();
+        assert_eq!(store.conversation(ada, at).await.unwrap(), None);
+        assert_eq!(store.message(ada, answer.id).await.unwrap(), None);
+        assert!(matches!(store.vault.key(Scope::Conversation(ada, at)).await, Err(VaultError::NoKey)));
+        assert_eq!(store.messages(ada, fork.id).await.unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_conversation_of_thousands_one_below_the_other_can_be_read_and_deleted() {
+        let People { scratch, ada, project, .. } = people().await;
+        let store = &scratch.store;
+        let at = store.add_conversation(ada, new(project)).await.unwrap().id;
+        let first = store.add_message(ada, at, None, Role::User, words("x"), None).await.unwrap();
+        let long = store.add_conversation(ada, new(project)).await.unwrap().id;
+        store.copy_messages(ada, long, vec![first; 2500]).await.unwrap();
+        let leaf = store.conversation(ada, long).await.unwrap().unwrap().leaf.unwrap();
+        assert_eq!(store.path_to(ada, long, leaf).await.unwrap().len(), 2500);
+        store.delete_conversation(ada, long).await.unwrap();
+        assert_eq!(store.message(ada, leaf).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn what_is_sealed_for_one_row_opens_in_no_other() {
+        use sea_orm::ConnectionTrait;
+
+        let People { scratch, ada, project, .. } = people().await;
+        let store = &scratch.store;
+        let at = store.add_conversation(ada, new(project)).await.unwrap().id;
+        let one = store.add_message(ada, at, None, Role::User, words("one"), None).await.unwrap();
+        let two = store.add_message(ada, at, None, Role::User, words("two"), None).await.unwrap();
+        let swap = format!(
+            "UPDATE messages SET content_sealed = (SELECT content_sealed FROM messages WHERE id = '{}') WHERE id = '{}'",
+            one.id, two.id
+        );
+        store.db.execute_unprepared(&swap).await.unwrap();
+        assert!(matches!(store.message(ada, two.id).await, Err(StoreError::Vault(VaultError::Broken))));
+        // An old version of the same row.
+        store
+            .db
+            .execute_unprepared(&format!("CREATE TABLE old AS SELECT content_sealed FROM messages WHERE id = '{}'", one.id))
+            .await
+            .unwrap();
+        store.set_message_content(ada, one.id, words("newer")).await.unwrap();
+        store
+            .db
+            .execute_unprepared(&format!(
+                "UPDATE messages SET content_sealed = (SELECT content_sealed FROM old) WHERE id = '{}'",
+                one.id
+            ))
+            .await
+            .unwrap();
+        assert!(matches!(store.message(ada, one.id).await, Err(StoreError::Vault(VaultError::Broken))));
+    }
+
+    #[tokio::test]
+    async fn folders_lie_in_each_other_and_never_in_themselves() {
+        let People { scratch, ada, eve, project } = people().await;
+        let store = &scratch.store;
+        let mut parent = None;
+        let mut chain = Vec::new();
+        for depth in 0..8 {
+            let folder = store.add_folder(ada, parent, format!("level {depth}")).await.unwrap();
+            parent = Some(folder.id);
+            chain.push(folder.id);
+        }
+        assert!(matches!(store.add_folder(ada, parent, "nine".into()).await, Err(StoreError::Refused(_))));
+        let into = |parent| FolderChange { parent: Some(parent), name: None };
+        for inside in [chain[0], chain[1], chain[7]] {
+            assert!(matches!(store.update_folder(ada, chain[0], None, into(Some(inside))).await, Err(StoreError::Refused(_))));
+        }
+        // What lies in the moved one counts too.
+        let top = store.add_folder(ada, None, "top".into()).await.unwrap();
+        assert!(matches!(store.update_folder(ada, chain[0], None, into(Some(top.id))).await, Err(StoreError::Refused(_))));
+        let moved = store.update_folder(ada, chain[7], Some(1), into(Some(top.id))).await.unwrap();
+        assert_eq!((moved.parent, moved.version, moved.name.as_str()), (Some(top.id), 2, "level 7"));
+        assert!(matches!(store.update_folder(ada, chain[7], Some(1), into(None)).await, Err(StoreError::Stale(_))));
+        assert!(matches!(store.update_folder(eve, chain[7], None, into(None)).await, Err(StoreError::Missing(_))));
+        assert!(matches!(store.add_folder(eve, Some(top.id), "x".into()).await, Err(StoreError::Missing(_))));
+        assert!(matches!(store.delete_folder(eve, top.id).await, Err(StoreError::Missing(_))));
+
+        let lying = NewConversation { folder: Some(chain[7]), ..new(project) };
+        let conversation = store.add_conversation(ada, lying).await.unwrap();
+        store.delete_folder(ada, top.id).await.unwrap();
+        assert_eq!(store.folders(ada).await.unwrap().len(), 7);
+        assert_eq!(store.conversation(ada, conversation.id).await.unwrap().unwrap().folder, None);
+        assert_eq!(store.folders(eve).await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn a_board_keeps_the_order_that_its_owner_gives_it() {
+        let People { scratch, ada, eve, project } = people().await;
+        let store = &scratch.store;
+        let task = |title: &str| NewTask { state: TaskState::Open, title: title.into(), body: String::new(), assignee: None };
+        let mut ids = Vec::new();
+        for title in ["a", "b", "c"] {
+            ids.push(store.add_task(ada, project, task(title)).await.unwrap().id);
+        }
+        let order = async || {
+            let tasks = store.tasks(ada, project).await.unwrap();
+            tasks.into_iter().map(|task| task.title).collect::<String>()
+        };
+        assert_eq!(order().await, "abc");
+        let to = |place| TaskChange { place: Some(place), ..Default::default() };
+        store.update_task(ada, ids[2], None, to(TaskPlace::First)).await.unwrap();
+        assert_eq!(order().await, "cab");
+        store.update_task(ada, ids[2], None, to(TaskPlace::After(ids[0]))).await.unwrap();
+        assert_eq!(order().await, "acb");
+        // So often that the numbers between two neighbours are used up, and the board is numbered anew.
+        for _ in 0..30 {
+            store.update_task(ada, ids[1], None, to(TaskPlace::After(ids[0]))).await.unwrap();
+            store.update_task(ada, ids[2], None, to(TaskPlace::After(ids[0]))).await.unwrap();
+            assert_eq!(order().await, "acb");
+        }
+        let done = TaskChange { state: Some(TaskState::Done), ..Default::default() };
+        let before = store.task(ada, ids[0]).await.unwrap().unwrap();
+        let after = store.update_task(ada, ids[0], Some(before.version), done.clone()).await.unwrap();
+        assert_eq!((after.state, after.version), (TaskState::Done, before.version + 1));
+        assert!(matches!(store.update_task(ada, ids[0], Some(before.version), done.clone()).await, Err(StoreError::Stale(_))));
+        assert!(matches!(store.update_task(eve, ids[0], None, done).await, Err(StoreError::Missing(_))));
+        assert!(matches!(store.tasks(eve, project).await, Err(StoreError::Missing(_))));
+        assert!(matches!(store.delete_task(eve, ids[0]).await, Err(StoreError::Missing(_))));
+        assert_eq!(store.task(eve, ids[0]).await.unwrap(), None);
+        store.delete_task(ada, ids[0]).await.unwrap();
+        assert_eq!(order().await, "cb");
+    }
+
+    #[tokio::test]
+    async fn a_deleted_project_takes_everything_along() {
+        let People { scratch, ada, eve, project } = people().await;
+        let store = &scratch.store;
+        let at = store.add_conversation(ada, new(project)).await.unwrap().id;
+        let said = store.add_message(ada, at, None, Role::User, words("x"), None).await.unwrap();
+        let brief = store.update_brief(ada, project, Some(1), |instructions, _| "be brief".clone_into(instructions)).await.unwrap();
+        assert_eq!((brief.version, store.brief(ada, project).await.unwrap()), (2, brief.clone()));
+        assert!(matches!(store.update_brief(ada, project, Some(1), |_, _| ()).await, Err(StoreError::Stale(_))));
+        assert!(matches!(store.brief(eve, project).await, Err(StoreError::Missing(_))));
+        assert!(matches!(store.delete_project(eve, project).await, Err(StoreError::Missing(_))));
+        assert_eq!(store.message(ada, said.id).await.unwrap().unwrap().content, words("x"));
+        store.delete_project(ada, project).await.unwrap();
+        assert_eq!(store.conversation(ada, at).await.unwrap(), None);
+        assert_eq!(store.message(ada, said.id).await.unwrap(), None);
+        for scope in [Scope::Project(ada, project), Scope::Conversation(ada, at)] {
+            assert!(matches!(store.vault.key(scope).await, Err(VaultError::NoKey)), "{scope}");
+        }
+        assert!(matches!(store.add_conversation(ada, new(project)).await, Err(StoreError::Missing(_))));
+    }
+
+    /// Ten thousand messages of half a kilobyte, of which one is looked for. It prints how long that took.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_word_among_ten_thousand_messages_is_found() {
+        use crate::lab::{files::Files, search};
+
+        let People { scratch, ada, eve, project } = people().await;
+        let store = &scratch.store;
+        let files = Files::open(store.clone(), scratch.dir.join("blobs")).await.unwrap();
+        let search = search::Search::new(store.clone(), files);
+        let at = store.add_conversation(ada, new(project)).await.unwrap().id;
+        let filler = store.add_message(ada, at, None, Role::User, words(&"lorem ipsum ".repeat(42)), None).await.unwrap();
+        for _ in 0..100 {
+            let next = store.add_conversation(ada, new(project)).await.unwrap().id;
+            store.copy_messages(ada, next, vec![filler.clone(); 100]).await.unwrap();
+        }
+        let needle = store.add_message(ada, at, Some(filler.id), Role::User, words("A Needle, in hay"), None).await.unwrap();
+        let query = |text: &str| search::Query { text: text.into(), among: search::Among::Conversations, project: None };
+        let began = std::time::Instant::now();
+        let (mut finds, mut next) = search.find(ada, query("hay NEEDLE"), None).await.unwrap();
+        let mut pages = 1;
+        while next.is_some() {
+            let page = search.find(ada, query("hay NEEDLE"), next).await.unwrap();
+            finds.extend(page.0);
+            next = page.1;
+            pages += 1;
+        }
+        eprintln!("10,000 messages of 504 bytes: {:?} in {pages} searches", began.elapsed());
+        assert_eq!(finds.len(), 1);
+        assert_eq!(finds[0].what, search::Found::Message(at, needle.id));
+        assert_eq!(finds[0].snippet.marks, [2..8, 13..16]);
+        assert_eq!(search.find(eve, query("needle"), None).await.unwrap(), (vec![], None));
+        // More than are given at once are all given, each once.
+        let (mut seen, mut next, mut first) = (std::collections::HashSet::new(), None, true);
+        while first || next.is_some() {
+            first = false;
+            let page = search.find(ada, query("ipsum"), next).await.unwrap();
+            for find in page.0 {
+                let search::Found::Message(_, message) = find.what else { panic!("{find:?}") };
+                assert!(seen.insert(message));
+            }
+            next = page.1.map(|place| place.to_string().parse().unwrap());
+            if seen.len() > 500 {
+                break;
+            }
+        }
+        assert!(seen.len() > 500);
+    }
+}

@@ -11,4 +11,5 @@ mod leaving;
 mod operator;
 mod pairing;
 mod sessions;
+mod space;
 mod vault;

@@ -96,3 +96,149 @@ impl<'de> Deserialize<'de> for Path {
         text.parse().map_err(de::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_leaves_its_project() {
+        let long = "a".repeat(513);
+        let deep = ["a"; 33].join("/");
+        let mut nasty: Vec<String> = [
+            "",
+            "/",
+            ".",
+            "..",
+            "/a",
+            "a/",
+            "a//b",
+            "./a",
+            "a/.",
+            "a/./b",
+            "../a",
+            "a/..",
+            "a/../b",
+            "a/../../b",
+            "..\\a",
+            "a\\b",
+            "\\\\host\\share",
+            "C:",
+            "C:/a",
+            "c:\\a",
+            "a:b",
+            "a.txt:stream",
+            "a\0",
+            "\0",
+            "a\nb",
+            "a\rb",
+            "a\tb",
+            "a\u{7f}b",
+            "a\u{85}b",
+            "a\u{1b}[2Jb",
+            "a.",
+            "a ",
+            "a. ",
+            "a/b./c",
+            "a /b",
+            "...",
+            ". .",
+            " ",
+            "a/ /b",
+            "con",
+            "CON",
+            "Con.txt",
+            "con .txt",
+            "prn",
+            "aux.c",
+            "NUL",
+            "nul.tar.gz",
+            "com1",
+            "COM9.txt",
+            "com0",
+            "lpt1",
+            "LPT3.doc",
+            "com¹",
+            "lpt².x",
+            "CONIN$",
+            "conout$",
+            "a/con/b",
+            "a/nul",
+            "\u{202e}gpj.exe",
+            "a\u{2066}b",
+            "a\u{200e}",
+            "\u{feff}a",
+            "a\u{2028}b",
+            "a\u{2029}",
+            "~\u{202d}",
+            "/etc/passwd",
+            "//etc/passwd",
+            "file:///etc/passwd",
+            "http://x/",
+            "a/b/../../../c",
+            "..//",
+            "./..",
+            "/..",
+            "\\",
+            "\\..",
+            "..%00/\0",
+            "a/\u{0}/b",
+            "dir/..",
+            "dir/../",
+            "../",
+            "..../..",
+            "a/b/c/..",
+            "$MFT",
+            "clock$",
+            "\u{1}",
+            "a\u{9f}",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        nasty.extend([long, deep, format!("{}/..", "a/".repeat(20)), "é".repeat(257)]);
+        // Each of them deeper, behind something and before something.
+        let more: Vec<_> = nasty.iter().filter(|path| !path.is_empty()).map(|path| format!("ok/{path}")).collect();
+        nasty.extend(more.into_iter().filter(|path| !path.ends_with("/...")));
+        assert!(nasty.len() >= 150, "{}", nasty.len());
+        for path in &nasty {
+            assert!(path.parse::<Path>().is_err(), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn what_people_call_files_is_a_path() {
+        for path in [
+            "a",
+            "src/main.rs",
+            ".env",
+            "..a",
+            "a..b",
+            "Grüße aus Köln.md",
+            "日本/東京.txt",
+            "a b/c d",
+            "console",
+            "com",
+            "com10",
+            "nullable",
+            "👩‍💻.txt",
+            "x'\"<>|?*.md",
+        ] {
+            assert_eq!(path.parse::<Path>().unwrap().as_str(), path.nfc().collect::<String>());
+        }
+        assert_eq!("cafe\u{301}".parse::<Path>().unwrap(), "café".parse().unwrap());
+        assert_ne!("A".parse::<Path>().unwrap(), "a".parse().unwrap());
+        assert_eq!("a/b/c.txt".parse::<Path>().unwrap().name(), "c.txt");
+        assert_eq!(format!("{:?}", "secret".parse::<Path>().unwrap()), "Path(..)");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_path_stays_below_its_folder_and_is_itself(text in "\\PC{0,20}(/\\PC{0,10}){0,4}|[./\\\\a:]{0,12}") {
+            if let Ok(path) = text.parse::<Path>() {
+                let inside = std::path::Path::new(path.as_str());
+                proptest::prop_assert!(inside.components().all(|part| matches!(part, std::path::Component::Normal(_))));
+                proptest::prop_assert_eq!(path.as_str().parse::<Path>().unwrap(), path);
+            }
+        }
+    }
+}
