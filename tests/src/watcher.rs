@@ -5,7 +5,7 @@ use std::{io, time::Duration};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::caller::{Answer, Caller};
+use crate::caller::Caller;
 
 /// How long to wait before coming again to a Lab that is not there, or that says that this address comes too often.
 const AWAY: Duration = Duration::from_millis(100);
@@ -107,7 +107,11 @@ impl Watcher {
 pub async fn start_run(page: &Caller, conversation: &str, parent: Option<&str>, model: &str) -> (String, String) {
     let says = json!([{"type": "text", "text": "tell me"}]);
     let body = json!({"conversation": conversation, "parent": parent, "says": says, "model": {"model": model}});
-    let answer: Answer = page.post("/api/runs", &body).await;
+    let mut answer = page.post("/api/runs", &body).await;
+    while answer.status == StatusCode::TOO_MANY_REQUESTS {
+        tokio::time::sleep(AWAY).await;
+        answer = page.post("/api/runs", &body).await;
+    }
     let (status, started) = (answer.status, answer.json().await);
     assert_eq!(status, StatusCode::ACCEPTED, "{started}");
     let text = |name: &str| started["run"][name].as_str().expect("an identity").to_owned();
