@@ -12,7 +12,7 @@ use std::{
 use http::HeaderValue;
 use tokio::sync::mpsc;
 use wire::{
-    Content, DeviceId, RelayId, UserId,
+    Content, DeviceId, RelayId, RequestId, UserId,
     relay::{Ending, Failure, Operation, Outcome, Refusal, Snapshot},
 };
 
@@ -59,6 +59,8 @@ pub enum Presence {
 
 /// What a workstation is asked to do.
 pub struct Order {
+    /// The request that it is for.
+    pub request: RequestId,
     /// Which operation.
     pub operation: Operation,
     /// The caller's body, byte for byte.

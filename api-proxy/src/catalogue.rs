@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 pub(crate) use cost::charged;
 pub use cost::{Bound, NANO_PER_CREDIT};
 pub use overrides::{ModelOverride, ModelPrices};
-pub use price::{InvalidPrice, Price};
+pub use price::{InvalidPrice, ListPrice, Price};
 
 use crate::Name;
 use price::Period;
@@ -201,6 +201,14 @@ impl Model {
 
     fn is_dated(&self, id: &str, form: DateForm) -> bool {
         *self.id == *id && self.dated.contains(&form)
+    }
+
+    /// What it costs at that time in the usual class of service, for a prompt of the smallest size; `None` without a price.
+    #[must_use]
+    pub fn list_price(&self, at: SystemTime) -> Option<ListPrice> {
+        let at = price::seconds(at);
+        let period = self.periods.iter().find(|period| period.holds(at))?;
+        Some(ListPrice::of(period.services.first()?.steps.first()?.rates))
     }
 
     /// Whether there is a price for it at that time. Without one it cannot be asked for.

@@ -32,7 +32,7 @@ use crate::{
     catalogue::charged,
     error::ProxyError,
     estimate, exact, head,
-    listing::Offered,
+    listing::{Offer, Offered},
     scan::Terms,
     settle::{Entry, Used},
     tap::{Reading, Words},
@@ -126,6 +126,16 @@ impl Cloud {
         let serves = |endpoint: &Endpoint| self.upstream.offers(model, *endpoint, name, Addressing::Usual);
         let endpoints: Vec<_> = Endpoint::ALL.into_iter().filter(serves).collect();
         (model.is_priced(SystemTime::now()) && !endpoints.is_empty()).then_some(Offered { name, model, endpoints })
+    }
+
+    /// The same for whoever is no part of the proxy.
+    pub(crate) fn offer(&self, offered: Offered<'_>) -> Option<Offer> {
+        Some(Offer {
+            name: offered.name.into(),
+            kind: self.upstream.kind_of(&offered.model.provider)?,
+            model: Arc::clone(self.catalogue.find(offered.name)?),
+            endpoints: offered.endpoints,
+        })
     }
 
     /// Which price list charges are made from.

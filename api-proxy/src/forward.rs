@@ -19,12 +19,12 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use wire::{
-    Content, DeviceId, LocalModel,
+    Content, DeviceId, LocalModel, RequestId,
     relay::{Failure, MAX_BODY, Operation, Outcome, RefusalCode},
 };
 
 use crate::{
-    Admitted, Answer, Ask, AskedModel, Bridges, Catalogue, Endpoint, Listing, Meter, NotAdmitted, NotRelayed, Order, Part,
+    Admitted, Answer, Ask, AskedModel, Bridges, Catalogue, Endpoint, Listing, Meter, NotAdmitted, NotRelayed, Offer, Order, Part,
     Presence, Protocol, ProxyBody, RecordOutcome, Route, Surface, TooSlow, Upstream,
     body::{KEEPALIVE_EVERY, Pending, Source},
     cloud::{self, Cloud, CloudOrder},
@@ -82,15 +82,67 @@ impl<M: Meter, B: Bridges> Proxy<M, B> {
     {
         let arrival = Arrival::now();
         let (head, body) = request.into_parts();
-        let protocol = protocol_of(&head);
-        let (route, admitted) = match self.admit(&head).await {
+        let admitted = self.admit(&head).await;
+        self.live(arrival, &head, body, admitted).await
+    }
+
+    /// Answers a request of the house's own, which never was on a network: `admit` lets somebody in without a key, as a person who
+    /// is signed in. From there on it is a request like any other: reserved, forwarded, read and settled with one record.
+    ///
+    /// `request` is what it shall be called, so that whoever asks can follow it before there is an answer.
+    pub async fn handle_for<R>(
+        &self,
+        request: RequestId,
+        admit: impl Future<Output = Result<Admitted, NotAdmitted>> + Send,
+        asked: Request<R>,
+    ) -> Response<ProxyBody>
+    where
+        R: Body<Data = Bytes> + Send,
+        R::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let arrival = Arrival::of(request);
+        let (head, body) = asked.into_parts();
+        let path = head.uri.path();
+        let admitted = match surface(&head.method, path) {
+            None => Err(ProxyError::no_route(path)),
+            Some(route) => admit.await.map(|admitted| (route, admitted)).map_err(ProxyError::NotAdmitted),
+        };
+        self.live(arrival, &head, body, admitted).await
+    }
+
+    /// Every cloud model that has a price and is served by somebody, under the first of its names by which it is.
+    #[must_use]
+    pub fn offers(&self) -> Vec<Offer> {
+        self.cloud.listed().into_iter().filter_map(|offered| self.cloud.offer(offered)).collect()
+    }
+
+    /// The cloud model that is meant by a name, if it would be listed.
+    #[must_use]
+    pub fn offer(&self, name: &str) -> Option<Offer> {
+        self.cloud.offered(name).and_then(|offered| self.cloud.offer(offered))
+    }
+
+    /// From the moment in which it is known whose request it is, which begins its record, to the head of its answer.
+    async fn live<R>(
+        &self,
+        arrival: Arrival,
+        head: &request::Parts,
+        body: R,
+        admitted: Result<(Route<'_>, Admitted), ProxyError>,
+    ) -> Response<ProxyBody>
+    where
+        R: Body<Data = Bytes> + Send,
+        R::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let protocol = protocol_of(head);
+        let (route, admitted) = match admitted {
             Ok(admitted) => admitted,
             Err(error) => return error.unrecorded_response(protocol, arrival.request),
         };
         let mut entry = Entry::open(&self.ledger, arrival, admitted.caller, route.surface);
         let answer = tokio::select! {
             biased;
-            answer = self.answer(route, &admitted, &head, body, &mut entry) => answer,
+            answer = self.answer(route, &admitted, head, body, &mut entry) => answer,
             () = admitted.leash.cancelled() => Err(ProxyError::NotAdmitted(NotAdmitted::Unknown)),
         };
         match answer {
@@ -258,7 +310,8 @@ impl<M: Meter, B: Bridges> Proxy<M, B> {
             // Only now: a name that no workstation has is a caller's text like any other, and is not kept.
             entry.note_local(&wanted.model);
             entry.note_device(device);
-            let mut pending = self.relay(device, Order { operation, body: content.for_retry(), streamed });
+            let mut pending =
+                self.relay(device, Order { request: entry.request(), operation, body: content.for_retry(), streamed });
             match until(patience, &mut pending).await {
                 None => return Ok(Forwarded::committed(device, expected, pending)),
                 Some(Ok(answer)) => return begun(device, answer, patience).await,

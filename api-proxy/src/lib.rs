@@ -40,10 +40,11 @@ mod usage;
 pub use body::{Aborted, ProxyBody, TooSlow};
 pub use bridges::{Answer, AnswerBody, AnswerSender, Bridges, HungUp, NotRelayed, Order, Part, Presence, Workstation};
 pub use catalogue::{
-    Bound, Catalogue, CatalogueError, InvalidPrice, Model, ModelOverride, ModelPrices, NANO_PER_CREDIT, Price, Snapshot,
+    Bound, Catalogue, CatalogueError, InvalidPrice, ListPrice, Model, ModelOverride, ModelPrices, NANO_PER_CREDIT, Price, Snapshot,
 };
 pub use forward::Proxy;
 pub use keys::presented_key;
+pub use listing::{Offer, local_prefix};
 pub use meter::{
     Admitted, Allowance, Ask, AskedModel, Caller, InvalidKeyId, KeyId, Leash, Meter, NotAdmitted, NotReserved, PresentedKey, Quota,
     Record, RecordOutcome, Reservation,

@@ -3,7 +3,7 @@
 //! Listed is what can be asked for: the shared models of every workstation that is there or was there a moment ago, so that a
 //! short loss of the network does not empty a menu. The order is the workstations' names, then Ollama's own order.
 
-use std::{cmp::Ordering, collections::HashSet};
+use std::{cmp::Ordering, collections::HashSet, sync::Arc};
 
 use serde_json::{Value, json};
 use wire::{
@@ -11,7 +11,7 @@ use wire::{
     relay::{LoadedModel, Model, OllamaState},
 };
 
-use crate::{Endpoint, Model as CloudModel, Presence, Workstation, calendar, error::ProxyError, route};
+use crate::{Endpoint, Model as CloudModel, Presence, ProviderKind, Workstation, calendar, error::ProxyError, route};
 
 /// A model under the name by which it is asked for.
 struct Listed<'a> {
@@ -27,6 +27,19 @@ pub(crate) struct Offered<'a> {
     pub(crate) model: &'a CloudModel,
     /// Where.
     pub(crate) endpoints: Vec<Endpoint>,
+}
+
+/// A cloud model that can be asked for, for whoever asks from inside the house.
+#[derive(Debug, Clone)]
+pub struct Offer {
+    /// By this name.
+    pub name: Arc<str>,
+    /// What the catalogue knows of it.
+    pub model: Arc<CloudModel>,
+    /// Whose manners its provider has.
+    pub kind: ProviderKind,
+    /// Where it can be asked.
+    pub endpoints: Vec<Endpoint>,
 }
 
 impl Offered<'_> {
@@ -136,6 +149,12 @@ fn reachable(workstations: &[Workstation]) -> Vec<&Workstation> {
     reachable
 }
 
+/// What an owner can write before the name of a model to mean this workstation and no other: `local@den/`.
+#[must_use]
+pub fn local_prefix(workstation: &Workstation, workstations: &[Workstation]) -> String {
+    format!("local@{}/", route::address(workstation, workstations))
+}
+
 /// First every model once, as `local/…`, then, where there is a choice, each workstation's as `local@…/…`.
 fn listed(workstations: &[Workstation]) -> Vec<Listed<'_>> {
     let reachable = reachable(workstations);
@@ -147,7 +166,7 @@ fn listed(workstations: &[Workstation]) -> Vec<Listed<'_>> {
         .collect::<Vec<_>>();
     let addressed = all()
         .filter(|_| workstations.len() > 1)
-        .map(|(owner, model)| (format!("local@{}/{}", route::address(owner, workstations), model.name), model, owner))
+        .map(|(owner, model)| (format!("{}{}", local_prefix(owner, workstations), model.name), model, owner))
         .map(|(id, model, owner)| Listed { id, model, owner });
     anywhere.into_iter().chain(addressed).collect()
 }
@@ -160,7 +179,7 @@ fn one<'a>(id: &str, workstations: &'a [Workstation]) -> Result<Listed<'a>, Prox
     let asked = asked?;
     let owner = asked.device.as_deref().map(|device| route::addressed(device, workstations)).transpose()?;
     let prefix = match owner {
-        Some(owner) => format!("local@{}/", route::address(owner, workstations)),
+        Some(owner) => local_prefix(owner, workstations),
         None => "local/".to_owned(),
     };
     reachable(workstations)
@@ -264,8 +283,6 @@ fn unix_seconds(text: &str) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use wire::{DeviceId, relay::Snapshot};
 
     use super::*;

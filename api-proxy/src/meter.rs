@@ -160,7 +160,7 @@ impl<'a> PresentedKey<'a> {
 }
 
 /// Who asks, once their key was found good.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Caller {
     /// The person.
     pub user: UserId,
@@ -182,6 +182,9 @@ pub struct InvalidKeyId;
 impl KeyId {
     /// Characters in a key id.
     pub const LEN: usize = 12;
+    /// What stands in a record in a key's place where the house itself asked for somebody, as in a conversation of theirs. It has the
+    /// form of a key's id and is none's: those are drawn from 62¹².
+    pub const HOUSE: Self = Self(*b"TheLabItself");
 
     /// The text.
     #[must_use]
@@ -264,7 +267,7 @@ pub struct Record {
     pub user: UserId,
     /// For which project.
     pub project: ProjectId,
-    /// With which key.
+    /// With which key; [`KeyId::HOUSE`] where the house itself asked for them.
     pub key: KeyId,
     /// Milliseconds from arrival to end.
     pub latency_ms: u64,

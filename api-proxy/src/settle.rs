@@ -38,6 +38,11 @@ impl Arrival {
         let time = SystemTime::now();
         Self { request: RequestId::at(time), time, instant: Instant::now() }
     }
+
+    /// A request that has its name already.
+    pub(crate) fn of(request: RequestId) -> Self {
+        Self { request, time: SystemTime::now(), instant: Instant::now() }
+    }
 }
 
 /// One request's record in the making.

@@ -220,6 +220,11 @@ impl Upstream {
         self.ways().any(|(_, address, _)| address.takes(model, endpoint, name, addressing))
     }
 
+    /// Whose manners a provider has, if it has a channel here.
+    pub(crate) fn kind_of(&self, provider: &Name) -> Option<ProviderKind> {
+        self.stations.iter().find(|station| station.channel.provider == *provider).map(|station| station.channel.kind)
+    }
+
     /// How the channels are.
     #[must_use]
     pub fn health(&self) -> Vec<ChannelHealth> {

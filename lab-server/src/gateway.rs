@@ -21,7 +21,9 @@ use std::{
 use api_proxy::{Answer, Bridges, NotRelayed, Order, Workstation};
 use axum::{Router, routing::get};
 use tokio::sync::watch;
-use wire::{DeviceId, UserId, hello::LINK_PATH};
+use wire::{DeviceId, RequestId, UserId, hello::LINK_PATH};
+
+pub use self::registry::{Following, Progress};
 
 use self::registry::Registry;
 use crate::{config::Origin, store::Store};
@@ -93,6 +95,12 @@ impl Gateway {
         for (_, link) in self.registry.linked() {
             link.kill();
         }
+    }
+
+    /// Has whoever asks told how far a request comes that they are about to make, if it goes to a workstation.
+    #[must_use]
+    pub fn follow(&self, request: RequestId) -> Following {
+        self.registry.follow(request)
     }
 
     fn is_draining(&self) -> bool {

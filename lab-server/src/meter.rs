@@ -33,10 +33,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use api_proxy::{Admitted, Ask, AskedModel, Caller, NotAdmitted, NotReserved, Record, RecordOutcome, Reservation, Surface};
+use api_proxy::{Admitted, Ask, AskedModel, Caller, Leash, NotAdmitted, NotReserved, Record, RecordOutcome, Reservation, Surface};
 use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use wire::{ProjectId, RequestId};
+use wire::{ProjectId, RequestId, UserId};
 
 use crate::{
     account::revocation::Revocations,
@@ -165,6 +165,18 @@ impl Meter {
         }
     }
 
+    /// Lets a person who is signed in ask a model, for a project of theirs. There is no key: the limits of the project and of the
+    /// person apply, the records name [`KeyId::HOUSE`](api_proxy::KeyId::HOUSE), and the leash is cut when either is no more.
+    ///
+    /// # Errors
+    /// As for a key; a project that is not theirs is [`NotAdmitted::Unknown`].
+    pub async fn admit_person(&self, user: UserId, project: ProjectId) -> Result<Admitted, NotAdmitted> {
+        let inner = &*self.0;
+        let (key, leash) = inner.keys.begin_person(user, project).await?;
+        // No await from here on: who is let in goes on to `settle`, which takes all of this back.
+        inner.admit(&key, leash, Surface::Listing(api_proxy::Listing::Models))
+    }
+
     /// Whether the journal can be written: while it cannot, nobody is let in.
     #[must_use]
     pub fn is_writable(&self) -> bool {
@@ -183,13 +195,12 @@ impl api_proxy::Meter for Meter {
         let inner = &*self.0;
         let (key, leash) = inner.keys.begin(key.expose()).await?;
         // No await from here on: who is let in goes on to `settle`, which takes all of this back.
-        let allowance = inner.let_in(&key, surface).inspect_err(|_| drop(inner.keys.end(key.caller.key)))?;
-        Ok(Admitted { caller: key.caller, exact_usage: key.exact_usage, leash, allowance })
+        inner.admit(&key, leash, surface)
     }
 
     async fn reserve(&self, caller: &Caller, ask: Ask<'_>) -> Result<Reservation, NotReserved> {
         let inner = &*self.0;
-        let key = inner.keys.running(caller.key).ok_or(NotReserved::Unavailable)?;
+        let key = inner.keys.running(caller).ok_or(NotReserved::Unavailable)?;
         if !key.terms.allow_model(ask.model) {
             return Err(NotReserved::ModelNotAllowed);
         }
@@ -215,6 +226,11 @@ impl api_proxy::Meter for Meter {
 }
 
 impl Inner {
+    fn admit(&self, key: &KnownKey, leash: Leash, surface: Surface) -> Result<Admitted, NotAdmitted> {
+        let allowance = self.let_in(key, surface).inspect_err(|_| drop(self.keys.end(&key.caller)))?;
+        Ok(Admitted { caller: key.caller, exact_usage: key.exact_usage, leash, allowance })
+    }
+
     fn let_in(&self, key: &KnownKey, surface: Surface) -> Result<Option<api_proxy::Allowance>, NotAdmitted> {
         // Asking for a model and asking which there are is the same right.
         let (Surface::Model(_) | Surface::Listing(_)) = surface;
@@ -292,7 +308,8 @@ impl Inner {
             *tokens = tokens.map(|tokens| tokens.min(MOST_TOKENS));
         }
         // It ran until now, so that it is there.
-        let owed = match self.keys.end(record.key) {
+        let caller = Caller { user: record.user, project: record.project, key: record.key };
+        let owed = match self.keys.end(&caller) {
             Some(key) => self.give_back(&key, &record, reservation.as_ref()),
             None => Owed::nothing(Payer { user: record.user, key: record.key }),
         };

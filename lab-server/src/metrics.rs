@@ -27,7 +27,12 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::{gateway::Gateway, meter::Load};
+use wire::{ProjectId, UserId};
+
+use crate::{
+    gateway::Gateway,
+    meter::{Load, Meter},
+};
 
 /// Upper bounds for whole answers and first bytes, in seconds: what OpenTelemetry advises, and more for answers that are thought over.
 const SECONDS: [f64; 16] = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84, 327.68];
@@ -311,12 +316,33 @@ impl<M> Observed<M> {
     }
 }
 
-impl<M: api_proxy::Meter> api_proxy::Meter for Observed<M> {
-    async fn admit(&self, key: PresentedKey<'_>, surface: Surface) -> Result<Admitted, NotAdmitted> {
-        let admitted = self.meter.admit(key, surface).await;
+impl Observed<Meter> {
+    /// Lets a person in, as [`Meter::admit_person`] does.
+    ///
+    /// # Errors
+    /// Why not; counted.
+    pub async fn admit_person(&self, user: UserId, project: ProjectId) -> Result<Admitted, NotAdmitted> {
+        self.counted(self.meter.admit_person(user, project).await)
+    }
+
+    /// The meter itself.
+    #[must_use]
+    pub const fn meter(&self) -> &Meter {
+        &self.meter
+    }
+}
+
+impl<M> Observed<M> {
+    fn counted(&self, admitted: Result<Admitted, NotAdmitted>) -> Result<Admitted, NotAdmitted> {
         admitted.inspect_err(|refusal| {
             self.metrics.refused.get_or_create(&Reason { reason: reason(*refusal) }).inc();
         })
+    }
+}
+
+impl<M: api_proxy::Meter> api_proxy::Meter for Observed<M> {
+    async fn admit(&self, key: PresentedKey<'_>, surface: Surface) -> Result<Admitted, NotAdmitted> {
+        self.counted(self.meter.admit(key, surface).await)
     }
 
     async fn reserve(&self, caller: &Caller, ask: Ask<'_>) -> Result<Reservation, NotReserved> {

@@ -65,6 +65,30 @@ impl Price {
     }
 }
 
+/// What a million tokens cost, as decimal US dollars: exact, and with no more digits than it takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListPrice {
+    /// Of the prompt.
+    pub input: String,
+    /// Of the prompt, out of the provider's cache.
+    pub cached: String,
+    /// Of the answer.
+    pub output: String,
+}
+
+impl ListPrice {
+    pub(super) fn of(rates: Rates) -> Self {
+        Self { input: per_million(rates.input), cached: per_million(rates.cached), output: per_million(rates.output) }
+    }
+}
+
+/// Pico-dollars a token are micro-dollars a million.
+fn per_million(pico: u64) -> String {
+    let (whole, fraction) = (pico / 1_000_000, pico % 1_000_000);
+    let text = format!("{whole}.{fraction:06}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 /// The prices of a time.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Period {

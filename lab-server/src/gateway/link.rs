@@ -157,7 +157,8 @@ async fn listen(gateway: &Gateway, device: DeviceId, link: &Link, mut events: In
                 }
                 // Answered each time: a caller who does not read keeps this side silent otherwise.
                 Ok(BridgeEvent::Heartbeat) => link.post(|outbox| outbox.heartbeat = true),
-                Ok(BridgeEvent::Relay { .. }) | Err(_) => {}
+                Ok(BridgeEvent::Relay { id, phase }) => gateway.registry.phase(device, id, phase),
+                Err(_) => {}
             }
         }
         seen = pending.len();

@@ -1,7 +1,7 @@
 //! Which workstations there are, and by which link each can be reached now. The newest link of a device wins.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -12,8 +12,8 @@ use std::{
 use api_proxy::{Presence, Workstation};
 use tokio::{sync::watch, time::Instant};
 use wire::{
-    DeviceId, RelayId, UserId,
-    relay::{Goodbye, Snapshot},
+    DeviceId, RelayId, RequestId, UserId,
+    relay::{Goodbye, Phase, Snapshot},
 };
 
 use super::link::Link;
@@ -22,7 +22,10 @@ use crate::store::Device;
 /// Every workstation that has been seen, with its link if it has one.
 pub(crate) struct Registry {
     places: Mutex<HashMap<DeviceId, Place>>,
+    /// Requests whose progress somebody wants to be told.
+    followed: Mutex<HashMap<RequestId, watch::Sender<Progress>>>,
     epochs: AtomicU64,
+    relays: AtomicU64,
     resume_window: Duration,
 }
 
@@ -36,7 +39,53 @@ struct Place {
     lost: Option<Instant>,
     snapshot: Arc<Snapshot>,
     /// Relays of this Lab that are not over.
-    active: HashSet<RelayId>,
+    active: HashMap<RelayId, Relay>,
+}
+
+/// A relay that is not over.
+struct Relay {
+    /// Counts relays: who came earlier is before it.
+    number: u64,
+    /// How far it has come, as far as the bridge found that worth telling.
+    phase: Option<Phase>,
+    /// Whether its link broke and is waited for.
+    away: bool,
+    follower: Option<watch::Sender<Progress>>,
+}
+
+/// How far a request to a workstation has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// It was asked.
+    Asked,
+    /// It waits for its turn behind so many others of this Lab.
+    Queued(u32),
+    /// The model is being loaded, or reads the prompt.
+    Loading,
+    /// It answers.
+    Answering,
+    /// The workstation's link broke, and is waited for.
+    Away,
+}
+
+/// Somebody is told of a request's progress for as long as they hold this.
+pub struct Following {
+    registry: Arc<Registry>,
+    request: RequestId,
+    progress: watch::Receiver<Progress>,
+}
+
+impl Following {
+    /// Where it says so; the first word is [`Progress::Asked`].
+    pub fn progress(&mut self) -> &mut watch::Receiver<Progress> {
+        &mut self.progress
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.registry.lock_followed().remove(&self.request);
+    }
 }
 
 /// Counts a relay among a workstation's own for as long as it is held.
@@ -48,7 +97,13 @@ pub(crate) struct Active {
 
 impl Registry {
     pub(crate) fn new(resume_window: Duration) -> Arc<Self> {
-        Arc::new(Self { places: Mutex::default(), epochs: AtomicU64::new(0), resume_window })
+        Arc::new(Self {
+            places: Mutex::default(),
+            followed: Mutex::default(),
+            epochs: AtomicU64::new(0),
+            relays: AtomicU64::new(0),
+            resume_window,
+        })
     }
 
     /// The number of a new link.
@@ -109,15 +164,43 @@ impl Registry {
         if place.link.borrow().as_ref().is_none_or(|current| current.epoch() != epoch) {
             return Vec::new();
         }
-        let orphans = snapshot.relays.iter().filter(|relay| !place.active.contains(relay)).copied().collect();
+        let orphans = snapshot.relays.iter().filter(|relay| !place.active.contains_key(relay)).copied().collect();
         place.snapshot = Arc::new(snapshot);
         orphans
     }
 
+    /// Has whoever asks told how far a request comes that they are about to make.
+    pub(crate) fn follow(self: &Arc<Self>, request: RequestId) -> Following {
+        let (sender, progress) = watch::channel(Progress::Asked);
+        self.lock_followed().insert(request, sender);
+        Following { registry: Arc::clone(self), request, progress }
+    }
+
+    /// A bridge told on its newest link how far a relay has come.
+    pub(crate) fn phase(&self, device: DeviceId, relay: RelayId, phase: Phase) {
+        self.change(device, relay, |relay| relay.phase = Some(phase));
+    }
+
+    /// A relay's link broke and is waited for, or is there again.
+    pub(crate) fn away(&self, device: DeviceId, relay: RelayId, away: bool) {
+        self.change(device, relay, |relay| relay.away = away);
+    }
+
+    fn change(&self, device: DeviceId, relay: RelayId, change: impl FnOnce(&mut Relay)) {
+        let mut places = self.lock();
+        let Some(place) = places.get_mut(&device) else { return };
+        if let Some(relay) = place.active.get_mut(&relay) {
+            change(relay);
+            place.tell();
+        }
+    }
+
     /// Counts `relay` among the workstation's own.
-    pub(crate) fn activate(self: &Arc<Self>, device: DeviceId, relay: RelayId) -> Active {
+    pub(crate) fn activate(self: &Arc<Self>, device: DeviceId, relay: RelayId, request: RequestId) -> Active {
+        let follower = self.lock_followed().get(&request).cloned();
         if let Some(place) = self.lock().get_mut(&device) {
-            place.active.insert(relay);
+            let number = self.relays.fetch_add(1, Ordering::Relaxed);
+            place.active.insert(relay, Relay { number, phase: None, away: false, follower });
         }
         Active { registry: Arc::clone(self), device, relay }
     }
@@ -169,6 +252,10 @@ impl Registry {
         self.lock().keys().copied().collect()
     }
 
+    fn lock_followed(&self) -> MutexGuard<'_, HashMap<RequestId, watch::Sender<Progress>>> {
+        self.followed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<DeviceId, Place>> {
         // No code that can panic runs under the lock.
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
@@ -183,7 +270,25 @@ impl Place {
             link: watch::Sender::new(None),
             lost: None,
             snapshot: Arc::default(),
-            active: HashSet::new(),
+            active: HashMap::new(),
+        }
+    }
+
+    /// Tells those who follow one of its relays what has changed for them.
+    fn tell(&self) {
+        for relay in self.active.values() {
+            let Some(follower) = &relay.follower else { continue };
+            let progress = match relay.phase {
+                _ if relay.away => Progress::Away,
+                None => Progress::Asked,
+                Some(Phase::Loading) => Progress::Loading,
+                Some(Phase::Generating) => Progress::Answering,
+                Some(Phase::Queued) => {
+                    let before = self.active.values().filter(|other| other.number < relay.number).count();
+                    Progress::Queued(u32::try_from(before).unwrap_or(u32::MAX))
+                }
+            };
+            follower.send_if_modified(|told| std::mem::replace(told, progress) != progress);
         }
     }
 
@@ -202,6 +307,7 @@ impl Drop for Active {
     fn drop(&mut self) {
         if let Some(place) = self.registry.lock().get_mut(&self.device) {
             place.active.remove(&self.relay);
+            place.tell();
         }
     }
 }

@@ -43,13 +43,13 @@ pub(super) async fn relay(gateway: &Gateway, device: DeviceId, order: Order) -> 
         registry: Arc::clone(&gateway.registry),
         device,
         relay,
+        active: gateway.registry.activate(device, relay, order.request),
         order,
         sender,
         head: Some(head),
         received: 0,
         acknowledged: 0,
         link: None,
-        active: gateway.registry.activate(device, relay),
     };
     tokio::spawn(conversation.run());
     let (status, content_type) = beginning.await.unwrap_or(Err(NotRelayed::LinkLost))?;
@@ -132,10 +132,20 @@ impl Conversation {
 
     /// The link, or the next one within the resume window.
     async fn reach(&self) -> Reached {
+        let reached = async {
+            if let Some(link) = self.registry.reach_now(self.device) {
+                return Some(link);
+            }
+            // Nobody is told any more once the caller has hung up.
+            self.registry.away(self.device, self.relay, true);
+            let link = self.registry.reach(self.device).await;
+            self.registry.away(self.device, self.relay, false);
+            link
+        };
         tokio::select! {
             biased;
             () = self.sender.closed() => Reached::HungUp,
-            link = self.registry.reach(self.device) => link.map_or(Reached::Nothing, Reached::Link),
+            link = reached => link.map_or(Reached::Nothing, Reached::Link),
         }
     }
 

@@ -3,6 +3,9 @@
 //! A key that was found good is remembered for a moment, under the SHA-256 of its whole text and for the security epoch in which it
 //! was looked up: a revocation ends every memory at once. Keys under which requests run are looked up again whenever the epoch
 //! changes; who has become unknown then has their [`Leash`] cancelled, and whatever runs under it ends.
+//!
+//! A person who is signed in needs no key: what the house asks for them runs under [`KeyId::HOUSE`], is bounded by what bounds their
+//! project and themselves, and is cut off when either goes.
 
 use std::{
     collections::HashMap,
@@ -14,6 +17,7 @@ use api_proxy::{Caller, KeyId, Leash, NotAdmitted};
 use futures_util::{StreamExt, stream};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
+use wire::{ProjectId, UserId};
 
 use super::{
     DefaultRates,
@@ -22,7 +26,7 @@ use super::{
 };
 use crate::{
     account::{api_key::PresentedKey, recognise, revocation::Revocations},
-    store::{KeyTerms, Rates, Store, ValidKey, now_ms},
+    store::{KeyTerms, Rates, Store, StoreError, ValidKey, now_ms},
 };
 
 /// How long a key that was found good is believed without looking (SECURITY 4.3), as long as the epoch stays.
@@ -56,8 +60,17 @@ pub(super) struct KnownKey {
 
 #[derive(Debug, Default)]
 struct State {
-    believed: HashMap<[u8; 32], Believed>,
-    running: HashMap<KeyId, Running>,
+    believed: HashMap<Proof, Believed>,
+    running: HashMap<Caller, Running>,
+}
+
+/// What somebody is let in by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Proof {
+    /// The SHA-256 of a whole key.
+    Key([u8; 32]),
+    /// A person who is signed in, and the project that they work in.
+    Person(UserId, ProjectId),
 }
 
 #[derive(Debug)]
@@ -84,14 +97,22 @@ impl Keys {
     pub(super) async fn begin(&self, text: &str) -> Result<(Arc<KnownKey>, Leash), NotAdmitted> {
         // An offline check first: a typo costs no look at anything.
         let key: PresentedKey = text.parse().map_err(|_| NotAdmitted::Malformed)?;
-        let digest: [u8; 32] = Sha256::digest(text.as_bytes()).into();
+        self.enter(Proof::Key(Sha256::digest(text.as_bytes()).into()), Some(&key)).await
+    }
+
+    /// Lets a request of a person's begin, which is to be ended with [`Keys::end`].
+    pub(super) async fn begin_person(&self, user: UserId, project: ProjectId) -> Result<(Arc<KnownKey>, Leash), NotAdmitted> {
+        self.enter(Proof::Person(user, project), None).await
+    }
+
+    async fn enter(&self, proof: Proof, key: Option<&PresentedKey>) -> Result<(Arc<KnownKey>, Leash), NotAdmitted> {
         loop {
             // Before the database is asked: a revocation that comes meanwhile makes what is then remembered worthless.
             let (newest, epoch) = (self.revocations.newest(), self.revocations.current());
-            let (known, leash) = match epoch.and_then(|epoch| self.enter_believed(&digest, epoch)) {
+            let (known, leash) = match epoch.and_then(|epoch| self.enter_believed(&proof, epoch)) {
                 Some(entered) => entered,
                 None => {
-                    let known = self.look_up(&key, digest, epoch).await?;
+                    let known = self.look_up(proof, key, epoch).await?;
                     if known.has_expired() {
                         return Err(NotAdmitted::Unknown);
                     }
@@ -103,25 +124,25 @@ impl Keys {
             if self.revocations.newest() == newest {
                 return Ok((known, leash));
             }
-            self.end(known.caller.key);
+            self.end(&known.caller);
         }
     }
 
     /// A request that was begun has ended. Gives the terms under which it ran.
-    pub(super) fn end(&self, key: KeyId) -> Option<Arc<KnownKey>> {
+    pub(super) fn end(&self, caller: &Caller) -> Option<Arc<KnownKey>> {
         let mut state = self.state();
-        let running = state.running.get_mut(&key)?;
+        let running = state.running.get_mut(caller)?;
         running.requests -= 1;
         let known = Arc::clone(&running.key);
         if running.requests == 0 {
-            state.running.remove(&key);
+            state.running.remove(caller);
         }
         Some(known)
     }
 
     /// The terms under which a running request runs now.
-    pub(super) fn running(&self, key: KeyId) -> Option<Arc<KnownKey>> {
-        self.state().running.get(&key).map(|running| Arc::clone(&running.key))
+    pub(super) fn running(&self, caller: &Caller) -> Option<Arc<KnownKey>> {
+        self.state().running.get(caller).map(|running| Arc::clone(&running.key))
     }
 
     /// Requests that run.
@@ -154,49 +175,54 @@ impl Keys {
         }
     }
 
-    async fn look_up(&self, key: &PresentedKey, digest: [u8; 32], epoch: Option<u64>) -> Result<Arc<KnownKey>, NotAdmitted> {
-        let valid = recognise(&self.store, key).await.map_err(|error| {
+    async fn look_up(&self, proof: Proof, key: Option<&PresentedKey>, epoch: Option<u64>) -> Result<Arc<KnownKey>, NotAdmitted> {
+        let known = match (proof, key) {
+            (Proof::Key(_), Some(key)) => recognise(&self.store, key).await.map(|valid| valid.map(|valid| self.know(valid))),
+            (Proof::Person(user, project), _) => self.look_up_person(user, project).await,
+            (Proof::Key(_), None) => Ok(None),
+        };
+        let known = known.map_err(|error| {
             tracing::error!(%error, "cannot look up a key");
             NotAdmitted::Unavailable
         })?;
-        let known = Arc::new(self.know(valid.ok_or(NotAdmitted::Unknown)?));
+        let known = Arc::new(known.ok_or(NotAdmitted::Unknown)?);
         if let Some(epoch) = epoch {
-            self.believe(digest, Believed { key: Arc::clone(&known), epoch, since: Instant::now() });
+            self.believe(proof, Believed { key: Arc::clone(&known), epoch, since: Instant::now() });
         }
         Ok(known)
     }
 
-    fn enter_believed(&self, digest: &[u8; 32], epoch: u64) -> Option<(Arc<KnownKey>, Leash)> {
+    fn enter_believed(&self, proof: &Proof, epoch: u64) -> Option<(Arc<KnownKey>, Leash)> {
         let mut state = self.state();
-        let believed = state.believed.get(digest).filter(|b| b.epoch == epoch && b.since.elapsed() < BELIEVED)?;
+        let believed = state.believed.get(proof).filter(|b| b.epoch == epoch && b.since.elapsed() < BELIEVED)?;
         // One that has expired is looked up like one that nobody knows, and takes as long.
         let known = Some(Arc::clone(&believed.key)).filter(|key| !key.has_expired())?;
         let leash = state.enter(&known);
         Some((known, leash))
     }
 
-    fn believe(&self, digest: [u8; 32], new: Believed) {
+    fn believe(&self, proof: Proof, new: Believed) {
         let believed = &mut self.state().believed;
         if believed.len() >= MEMORY {
             believed.retain(|_, old| old.epoch == new.epoch && old.since.elapsed() < BELIEVED);
         }
         if believed.len() < MEMORY {
-            believed.insert(digest, new);
+            believed.insert(proof, new);
         }
     }
 
     /// Looks up every key under which requests run; whether all of them could be.
     async fn look_again(&self) -> bool {
-        let keys: Vec<KeyId> = self.state().running.keys().copied().collect();
-        let lookups = keys.into_iter().map(async |key| (key, self.store.valid_key(key.into()).await));
+        let callers: Vec<Caller> = self.state().running.keys().copied().collect();
+        let lookups = callers.into_iter().map(async |caller| (caller, self.look_at(&caller).await));
         let mut lookups = stream::iter(lookups).buffer_unordered(LOOKUPS);
         let mut all = true;
-        while let Some((key, found)) = lookups.next().await {
+        while let Some((caller, found)) = lookups.next().await {
             match found {
-                Ok(None) => self.cut(key),
-                Ok(Some(valid)) => {
-                    if let Some(running) = self.state().running.get_mut(&key) {
-                        running.key = Arc::new(self.know(valid));
+                Ok(None) => self.cut(&caller),
+                Ok(Some(known)) => {
+                    if let Some(running) = self.state().running.get_mut(&caller) {
+                        running.key = Arc::new(known);
                     }
                 }
                 Err(error) => {
@@ -210,13 +236,38 @@ impl Keys {
         all
     }
 
-    fn know(&self, valid: ValidKey) -> KnownKey {
-        let (own, default) = (valid.user_rates, self.defaults.user);
-        let user = Rates {
+    /// What limits a caller now; `None` when they have lost their right.
+    async fn look_at(&self, caller: &Caller) -> Result<Option<KnownKey>, StoreError> {
+        if caller.key == KeyId::HOUSE {
+            return self.look_up_person(caller.user, caller.project).await;
+        }
+        Ok(self.store.valid_key(caller.key.into()).await?.map(|valid| self.know(valid)))
+    }
+
+    async fn look_up_person(&self, user: UserId, project: ProjectId) -> Result<Option<KnownKey>, StoreError> {
+        let Some((settings, rates)) = self.store.project_terms(user, project).await? else { return Ok(None) };
+        let caller = Caller { user, project, key: KeyId::HOUSE };
+        Ok(Some(KnownKey {
+            caller,
+            bounds: Bounds { key: Rates::default(), project: settings.rates, user: self.user_rates(rates) },
+            buckets: self.limits.buckets(&caller),
+            payer: Payer { user, key: KeyId::HOUSE },
+            exact_usage: settings.exact_usage,
+            terms: KeyTerms::default(),
+        }))
+    }
+
+    fn user_rates(&self, own: Rates) -> Rates {
+        let default = self.defaults.user;
+        Rates {
             requests_per_minute: own.requests_per_minute.or(default.requests_per_minute),
             tokens_per_minute: own.tokens_per_minute.or(default.tokens_per_minute),
             concurrent: own.concurrent.or(default.concurrent),
-        };
+        }
+    }
+
+    fn know(&self, valid: ValidKey) -> KnownKey {
+        let user = self.user_rates(valid.user_rates);
         let caller = Caller { user: valid.owner.user, project: valid.owner.project, key: valid.owner.key.into() };
         let payer = Payer { user: caller.user, key: valid.counts_as.into() };
         KnownKey {
@@ -229,8 +280,8 @@ impl Keys {
         }
     }
 
-    fn cut(&self, key: KeyId) {
-        if let Some(running) = self.state().running.get(&key) {
+    fn cut(&self, caller: &Caller) {
+        if let Some(running) = self.state().running.get(caller) {
             running.leash.cancel();
         }
     }
@@ -248,7 +299,7 @@ impl Keys {
 
 impl State {
     fn enter(&mut self, known: &Arc<KnownKey>) -> Leash {
-        let running = self.running.entry(known.caller.key).or_insert_with(|| Running {
+        let running = self.running.entry(known.caller).or_insert_with(|| Running {
             requests: 0,
             key: Arc::clone(known),
             leash: Leash::new(),

@@ -87,6 +87,21 @@ impl Store {
         row.opened(&self.key_of(owner).await?).map(Some)
     }
 
+    /// What bounds a person's requests for a project of theirs: its settings, and how fast they may ask with everything that is
+    /// theirs. `None` when there is no such project, or the person is no more.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn project_terms(&self, owner: UserId, project: ProjectId) -> Result<Option<(ProjectSettings, Rates)>, StoreError> {
+        let found = of(owner)
+            .filter(entity::Column::Id.eq(project.to_string()))
+            .find_also_related(super::users::entity::Entity)
+            .one(&self.db)
+            .await?;
+        let Some((project, Some(user))) = found else { return Ok(None) };
+        Ok(Some((project.settings()?, user.rates()?)))
+    }
+
     /// Changes a project's name and settings, and gives it with the security epoch, which this raises so that running servers learn
     /// of it.
     ///
