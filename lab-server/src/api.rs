@@ -62,7 +62,9 @@ use crate::{
     error::{ApiError, ErrorBody},
     lab::{
         agent::Approvals,
+        assistant::Assistant,
         files::Files,
+        models::Models,
         operations::{Action, Log, Operation},
         runs::Runs,
         search::Search,
@@ -118,6 +120,10 @@ pub struct Parts {
     pub search: Search,
     /// The folder of all files' contents.
     pub blobs: PathBuf,
+    /// The way to models.
+    pub models: Models,
+    /// Who answers questions about accounts; `None` where the operator has not named a model for it.
+    pub assistant: Option<Assistant>,
 }
 
 struct Inner {

@@ -31,8 +31,9 @@ use crate::{
     gateway::{Gateway, pairing::Pairing},
     lab::{
         agent::{self, AgentParts, Approvals},
+        assistant::{self, Assistant},
         files::{FileError, Files},
-        models::Models,
+        models::{self, Models, Speeds},
         operations::{HeadsError, Keeper, Log},
         runs::{RunError, Runs},
         search::Search,
@@ -43,7 +44,7 @@ use crate::{
     operator::{Operator, Parts},
     providers::{self, ProviderError},
     router,
-    store::{Store, StoreError},
+    store::{ReadOnly, Store, StoreError},
 };
 
 /// The folder, below that of the data, where what requests cost stands until it is in the database.
@@ -66,6 +67,8 @@ pub struct App {
     pub meter: Meter,
     /// What was done in people's projects.
     pub log: Log,
+    /// The way to models.
+    pub models: Models,
     /// Where the operator's listener is, if there is one.
     pub admin_addr: Option<SocketAddr>,
     heads: Keeper,
@@ -135,24 +138,44 @@ impl App {
         farewell::finish(&store, &log, &config.blobs).await?;
         let revocations = Revocations::follow(store.clone()).await?;
         let catalogue = Arc::new(providers::catalogue(&config.providers).map_err(ProviderError::from)?);
+        let assistant = match &config.assistant {
+            None => None,
+            Some(planned) => {
+                let (upstream, own) = providers::assistant(planned, &config.providers).await?;
+                let (model, prices) = (planned.model.clone(), Arc::clone(&catalogue));
+                Some(Assistant::new(assistant::Parts {
+                    upstream,
+                    catalogue: own,
+                    model,
+                    store: ReadOnly::of(store.clone()),
+                    prices,
+                }))
+            }
+        };
         let channels = providers::open(&config.providers).await?;
         let upstream = Arc::new(providers::upstream(channels, &config.providers, Tuning::default())?);
         let pairing = Pairing::new(store.clone(), origin.clone(), config.pairing);
         let gateway = Gateway::new(store.clone(), origin.clone(), config.resume_window);
         let metrics = Metrics::new(Arc::clone(&upstream), Arc::clone(&gateway));
-        let counted = Arc::clone(&metrics);
+        let (counted, speeds) = (Arc::clone(&metrics), Arc::new(Speeds::default()));
+        let timed = Arc::clone(&speeds);
         let (journal, rates) = (config.data_dir.join(JOURNAL), DefaultRates { user: config.rates });
-        let on_record = move |record: &Record| counted.observe(record);
+        let on_record = move |record: &Record| {
+            counted.observe(record);
+            timed.observe(record);
+        };
         let meter = Meter::start(store.clone(), revocations.clone(), &journal, rates, on_record).await?;
         let observed = Arc::new(Observed::new(meter.clone(), Arc::clone(&metrics)));
-        let proxy = Arc::new(Proxy::new(observed, Arc::clone(&gateway), Arc::clone(&upstream), catalogue));
+        let proxy = Arc::new(Proxy::new(Arc::clone(&observed), Arc::clone(&gateway), Arc::clone(&upstream), catalogue));
+        let parts = models::Parts { proxy: Arc::clone(&proxy), door: observed, gateway: Arc::clone(&gateway), speeds };
+        let models = Models::new(parts);
         let files = Files::open(store.clone(), config.blobs.clone()).await?;
         let approvals = Approvals::new(store.clone(), log.clone());
         let reach = Reach::new(config.agents.allow_private.iter().cloned())?;
         let agents = AgentParts {
             store: store.clone(),
             files: files.clone(),
-            models: Models::default(),
+            models: models.clone(),
             log: log.clone(),
             approvals: approvals.clone(),
             reach: reach.clone(),
@@ -175,6 +198,8 @@ impl App {
             blobs: config.blobs.clone(),
             approvals,
             reach,
+            models: models.clone(),
+            assistant,
         });
         let router = router::routes(origin.clone(), pairing, &gateway, api, proxy);
         let (ca_pem, tls) = (identity.ca_pem, identity.tls);
@@ -204,6 +229,7 @@ impl App {
             ca_pem,
             meter,
             log,
+            models,
             admin_addr,
             heads,
             runs,

@@ -5,6 +5,7 @@
 //! by the place where they lie.
 
 pub mod agents;
+pub mod assistant;
 mod audit;
 pub mod backup;
 mod document;
@@ -21,6 +22,7 @@ use std::{
 };
 
 use agents::Agents;
+use assistant::Assistant;
 use backup::Backup;
 use document::{Document, Section};
 use providers::Providers;
@@ -71,6 +73,8 @@ pub struct Config {
     pub providers: Providers,
     /// What agents may reach.
     pub agents: Agents,
+    /// Which model answers questions about accounts; `None` for no assistant.
+    pub assistant: Option<Assistant>,
     /// The edge's limits. Constants of the program; here so that a test can have shorter ones.
     pub limits: Limits,
     /// The times and counts of pairing, likewise.
@@ -103,6 +107,7 @@ impl Config {
             free_requests: FREE_REQUESTS,
             providers: Providers::default(),
             agents: Agents::default(),
+            assistant: None,
             limits: Limits::default(),
             pairing: Terms::default(),
             clock: Clock::default(),
@@ -286,6 +291,7 @@ struct FromFile {
     audit_heads: Option<PathBuf>,
     providers: Providers,
     agents: Agents,
+    assistant: Option<Assistant>,
 }
 
 /// Reads the text of a file that lies in `base`, to its end.
@@ -335,6 +341,7 @@ fn read(text: &str, base: &Path) -> Result<FromFile, Vec<Mistake>> {
     file.backup = backup::read(&mut root, base);
     file.providers = providers::read(&mut root, base);
     file.agents = agents::read(&mut root);
+    file.assistant = assistant::read(&mut root, base);
     root.finish();
     let mistakes = document.into_mistakes();
     if mistakes.is_empty() { Ok(file) } else { Err(mistakes) }
@@ -404,6 +411,7 @@ fn resolve(file: FromFile, overrides: &Overrides) -> Result<Config, ConfigError>
     }
     config.providers = file.providers;
     config.agents = file.agents;
+    config.assistant = file.assistant;
     Ok(config)
 }
 

@@ -71,6 +71,8 @@ pub enum ApiError {
         /// When it is worth trying again, in seconds.
         retry_after_s: u64,
     },
+    /// The operator has not set it up.
+    NotSetUp,
     /// The Lab is about to stop.
     Stopping,
     /// A part of the Lab failed; the cause is in the log.
@@ -139,6 +141,7 @@ impl ApiError {
                 "too many attempts from this address; wait as long as retry-after says",
             ),
             Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping", "the lab is about to stop; try again when it is back"),
+            Self::NotSetUp => (StatusCode::NOT_FOUND, "not_set_up", "this lab's operator has not set this up"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "the lab failed to do this; its log names the cause"),
         }
     }

@@ -10,7 +10,7 @@ mod registry;
 mod relay;
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -95,6 +95,12 @@ impl Gateway {
         for (_, link) in self.registry.linked() {
             link.kill();
         }
+    }
+
+    /// When the links of somebody's workstations were lost that have none now, in milliseconds since 1970; as far as this process saw.
+    #[must_use]
+    pub fn last_seen(&self, owner: UserId) -> HashMap<DeviceId, i64> {
+        self.registry.last_seen(owner)
     }
 
     /// Has whoever asks told how far a request comes that they are about to make, if it goes to a workstation.

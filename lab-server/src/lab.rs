@@ -5,6 +5,7 @@
 //! happens in a run. Everything is sealed under the key of its project or its conversation before it reaches the store.
 
 pub mod agent;
+pub mod assistant;
 pub mod content;
 pub mod event;
 pub mod files;

@@ -39,7 +39,7 @@ pub use config::{Config, Origin};
 use account::revocation::Revocations;
 use app::App;
 use clock::Clock;
-use lab::operations::Log;
+use lab::{models::Models, operations::Log};
 use store::{Store, StoreError};
 
 /// A Lab that runs inside this process, until [`Lab::shutdown`] or until it is dropped.
@@ -61,6 +61,8 @@ pub struct Lab {
     pub clock: Clock,
     /// What was done in people's projects.
     pub log: Log,
+    /// The way to models; `None` once it was shut down.
+    pub models: Option<Models>,
     stop: CancellationToken,
     running: Option<JoinHandle<Result<(), StoreError>>>,
 }
@@ -78,8 +80,9 @@ impl Lab {
         let stop = CancellationToken::new();
         let (store, revocations, log) = (app.store.clone(), app.revocations.clone(), app.log.clone());
         let (origin, ca_pem, admin_addr) = (app.origin.clone(), app.ca_pem.clone(), app.admin_addr);
+        let models = Some(app.models.clone());
         let running = Some(tokio::spawn(app::serve(app, listener, stop.clone().cancelled_owned())));
-        Ok(Self { addr, origin, ca_pem, admin_addr, store, revocations, clock, log, stop, running })
+        Ok(Self { addr, origin, ca_pem, admin_addr, store, revocations, clock, log, models, stop, running })
     }
 
     /// Stops accepting, drains and closes the store.
@@ -88,6 +91,8 @@ impl Lab {
     /// When the store cannot be closed in order, or a part of the Lab panicked.
     pub async fn shutdown(&mut self) -> anyhow::Result<()> {
         self.stop.cancel();
+        // What it holds ends with its last holder.
+        self.models = None;
         match self.running.take() {
             Some(running) => Ok(running.await??),
             None => Ok(()),

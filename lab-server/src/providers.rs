@@ -4,9 +4,9 @@
 
 pub mod policy;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
-use api_proxy::{Catalogue, CatalogueError, Channel, ChannelHealth, Name, Tuning, Upstream};
+use api_proxy::{Catalogue, CatalogueError, Channel, ChannelHealth, ModelOverride, ModelPrices, Name, Price, Tuning, Upstream};
 use rustls::{
     ClientConfig,
     crypto::aws_lc_rs,
@@ -16,7 +16,10 @@ use rustls_platform_verifier::Verifier;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::providers::{PlannedChannel, Providers},
+    config::{
+        assistant::Assistant,
+        providers::{PlannedChannel, Providers},
+    },
     secret::{self, SecretError},
 };
 
@@ -79,6 +82,48 @@ pub async fn with_secret(planned: &PlannedChannel) -> Result<Channel, SecretErro
         None => None,
     };
     Ok(Channel { secret, ..planned.channel.clone() })
+}
+
+/// What the assistant is made of: one channel of its own, apart from people's, and a catalogue in which its model costs nothing, so
+/// that nothing is set aside for it.
+///
+/// # Errors
+/// When its secret cannot be had, or nobody can be trusted.
+pub async fn assistant(planned: &Assistant, providers: &Providers) -> Result<(Upstream, Catalogue), ProviderError> {
+    let list = Catalogue::embedded()?;
+    // The catalogue may know it by another name, too.
+    let id = list.find(&planned.model).map_or_else(|| planned.model.clone(), |model| (*model.id).to_owned());
+    let name = Name::from_str("assistant").map_err(|_| ProviderError::NoTrust)?;
+    let channel = Channel {
+        name: name.clone(),
+        provider: name.clone(),
+        kind: planned.kind,
+        base: planned.base.clone(),
+        secret: None,
+        priority: 0,
+        weight: 1,
+        models: None,
+        deployments: [(id.clone(), planned.model.clone())].into(),
+        api_version: None,
+    };
+    let planned = PlannedChannel { channel, secret: planned.secret.clone() };
+    let channel = with_secret(&planned).await.map_err(|cause| ProviderError::Secret { channel: name.clone(), cause })?;
+    let nothing = Price::per_million_tokens("0").ok();
+    let prices = nothing.map(|input| ModelPrices {
+        input,
+        output: nothing,
+        cached: nothing,
+        cache_write_short: nothing,
+        cache_write_long: nothing,
+        input_audio: nothing,
+        input_image: nothing,
+        output_audio: nothing,
+        output_image: nothing,
+        search: nothing,
+    });
+    let model =
+        ModelOverride { id, provider: name, aliases: Vec::new(), max_input: Some(200_000), max_output: Some(8_192), prices };
+    Ok((upstream(vec![channel], providers, Tuning::default())?, list.with_overrides(&[model])?))
 }
 
 /// The way to `channels`.

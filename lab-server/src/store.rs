@@ -26,6 +26,7 @@ mod names;
 mod operations;
 mod pairings;
 mod projects;
+mod read_only;
 mod requests;
 mod rules;
 mod runs;
@@ -70,6 +71,7 @@ pub use messages::{Message, MessagePosition, Role};
 pub use operations::{BEGINNING, HeadRow, NewestOperation, OperationDraft, OperationPosition, OperationRow};
 pub use pairings::{NewPairing, Pairing, PairingState};
 pub use projects::{Project, ProjectSettings};
+pub use read_only::ReadOnly;
 pub use requests::{Cursor, InvalidCursor, RequestFilter, RequestRecord, SumBy, UsageSum};
 pub use rules::StoredRule;
 pub use runs::{Run, RunBeginning, RunBegun, RunEnd, RunKind, RunProgress, RunState, UnfinishedRun};
@@ -388,6 +390,25 @@ pub(crate) mod scratch {
             let master = MasterSource::Own(dir.join("master.key"));
             let vault = Vault::open(&dir.join("keystore.sqlite"), &master).await.unwrap();
             Store::open(&dir.join("lab.sqlite"), vault).await.unwrap()
+        }
+    }
+
+    impl Store {
+        /// Every row of every table, for comparing.
+        pub(crate) async fn dump(&self) -> Vec<String> {
+            use sea_orm::{ConnectionTrait, Statement};
+
+            let query = async |sql: String| {
+                self.db.query_all_raw(Statement::from_string(self.db.get_database_backend(), sql)).await.unwrap()
+            };
+            let mut rows = Vec::new();
+            for table in query("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name".to_owned()).await {
+                let table: String = table.try_get_by_index(0).unwrap();
+                for row in query(format!("SELECT * FROM \"{table}\"")).await {
+                    rows.push(format!("{table}: {row:?}"));
+                }
+            }
+            rows
         }
     }
 

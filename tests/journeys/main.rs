@@ -8,6 +8,7 @@ mod cuts;
 mod hangups;
 mod hostile;
 mod identity;
+mod models;
 mod neighbour;
 mod owner;
 mod pressure;

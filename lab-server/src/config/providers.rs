@@ -240,8 +240,13 @@ fn channel(
     Some(PlannedChannel { channel, secret: secret? })
 }
 
+/// The kind that a section of another part of the file names.
+pub(super) fn kind(section: &mut Section<'_, '_>) -> Option<ProviderKind> {
+    section.word("kind", &KINDS).map(|kind| kind.value)
+}
+
 /// Where the channel is: as it says, or where its kind is.
-fn url(section: &mut Section<'_, '_>, kind: Option<ProviderKind>) -> Option<BaseUrl> {
+pub(super) fn url(section: &mut Section<'_, '_>, kind: Option<ProviderKind>) -> Option<BaseUrl> {
     let has = section.has("base_url");
     let said = section.parse::<BaseUrl>("base_url").map(|url| url.value);
     if has {
@@ -256,7 +261,7 @@ fn url(section: &mut Section<'_, '_>, kind: Option<ProviderKind>) -> Option<Base
 
 /// Where the secret lies. The outer `None` is a mistake, the inner a server that asks for none.
 #[expect(clippy::option_option, reason = "the two say different things, and both end here")]
-fn secret(section: &mut Section<'_, '_>, base: &Path, kind: Option<ProviderKind>) -> Option<Option<SecretSource>> {
+pub(super) fn secret(section: &mut Section<'_, '_>, base: &Path, kind: Option<ProviderKind>) -> Option<Option<SecretSource>> {
     let mut source = match section.table_or_other("secret") {
         Some(Ok(source)) => source,
         Some(Err(line)) => {

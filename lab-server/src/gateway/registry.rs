@@ -17,7 +17,7 @@ use wire::{
 };
 
 use super::link::Link;
-use crate::store::Device;
+use crate::store::{Device, now_ms};
 
 /// Every workstation that has been seen, with its link if it has one.
 pub(crate) struct Registry {
@@ -37,6 +37,8 @@ struct Place {
     link: watch::Sender<Option<Arc<Link>>>,
     /// When the link was lost; `None` while there is one, or before the first.
     lost: Option<Instant>,
+    /// The same by the clock on the wall, for people.
+    last_seen: Option<i64>,
     snapshot: Arc<Snapshot>,
     /// Relays of this Lab that are not over.
     active: HashMap<RelayId, Relay>,
@@ -131,6 +133,7 @@ impl Registry {
                 Some(Arc::clone(link))
             } else {
                 place.lost = None;
+                place.last_seen = None;
                 place.link.send_replace(Some(Arc::clone(link)))
             }
         };
@@ -146,6 +149,7 @@ impl Registry {
         if place.link.borrow().as_ref().is_some_and(|current| current.epoch() == epoch) {
             place.link.send_replace(None);
             place.lost = Some(Instant::now());
+            place.last_seen = Some(now_ms());
         }
     }
 
@@ -241,6 +245,13 @@ impl Registry {
         .collect()
     }
 
+    /// When the links of one owner's were lost that have none now, in milliseconds since 1970.
+    pub(crate) fn last_seen(&self, owner: UserId) -> HashMap<DeviceId, i64> {
+        let places = self.lock();
+        let mine = places.iter().filter(|(_, place)| place.owner == owner);
+        mine.filter_map(|(device, place)| Some((*device, place.last_seen?))).collect()
+    }
+
     /// Devices that have a link.
     pub(crate) fn linked(&self) -> Vec<(DeviceId, Arc<Link>)> {
         let places = self.lock();
@@ -269,6 +280,7 @@ impl Place {
             name: device.name.clone(),
             link: watch::Sender::new(None),
             lost: None,
+            last_seen: None,
             snapshot: Arc::default(),
             active: HashMap::new(),
         }
