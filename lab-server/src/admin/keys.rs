@@ -51,7 +51,7 @@ pub enum KeysVerb {
         #[command(flatten)]
         terms: Box<Terms>,
     },
-    /// Put a new key in a key's place and print it, with the same name and terms. What was spent counts on.
+    /// Put a new key in a key's place and print it, with the same name and terms. Both share its limits.
     Rotate {
         /// The key's id, the part between the second and the third underscore.
         kid: String,
