@@ -260,7 +260,9 @@ impl Runs {
     pub async fn stop(&self, owner: UserId, run: RunId) -> Result<(), StoreError> {
         match self.0.live.get(owner, run) {
             Some(log) => log.stop(Outcome::Stopped),
-            None => drop(self.0.store.run(owner, run).await?.ok_or(StoreError::Missing("run"))?),
+            None => {
+                self.0.store.run(owner, run).await?.ok_or(StoreError::Missing("run"))?;
+            }
         }
         Ok(())
     }
