@@ -404,7 +404,7 @@ pub const DATABASE: &[Table] = &[
     Table {
         name: "approvals",
         kept: UNTIL_DELETED,
-        export: Taken::Not("its owner reads it over the API; no file of the export has it yet"),
+        export: Taken::Not("what was asked and answered is among the events of runs in conversations/"),
         columns: &[
             plain("id", "A random name for the question."),
             plain("user_id", "Who was asked."),
@@ -476,7 +476,7 @@ pub const DATABASE: &[Table] = &[
     Table {
         name: "rules",
         kept: UNTIL_DELETED,
-        export: Taken::Not("its owner reads it over the API; no file of the export has it yet"),
+        export: Taken::In("projects/"),
         columns: &[
             plain("id", "A random name for the rule."),
             plain("user_id", "Whose it is."),
@@ -488,7 +488,7 @@ pub const DATABASE: &[Table] = &[
     Table {
         name: "tool_servers",
         kept: UNTIL_DELETED,
-        export: Taken::Not("its owner reads it over the API; no file of the export has it yet"),
+        export: Taken::In("projects/"),
         columns: &[
             plain("id", "A random name for the tool server."),
             plain("user_id", "Whose it is."),

@@ -60,6 +60,44 @@ async fn every_answer_has_the_security_headers() {
     check_headers(&answer.headers);
 }
 
+/// Every route of the description, as nobody: refused, of a wrong method, of a wrong type, too large.
+#[tokio::test]
+async fn every_route_of_the_description_has_them_whatever_it_answers() {
+    let lab = TestLab::start().await;
+    let document: serde_json::Value = serde_json::from_str(&lab_server::api::document().unwrap()).unwrap();
+    let mut statuses = std::collections::BTreeSet::new();
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        let address = path.split('/').map(|part| if part.starts_with('{') { "x" } else { part }).collect::<Vec<_>>().join("/");
+        let mut tries = vec![("TRACE".to_owned(), "", 0)];
+        for (method, operation) in operations.as_object().unwrap() {
+            let method = method.to_uppercase();
+            if operation.get("requestBody").is_some() {
+                tries.push((method.clone(), "text/plain", 2));
+                tries.push((method.clone(), "application/json", 1024 * 1024 + 1));
+            }
+            tries.push((method, "application/json", 0));
+        }
+        for (method, kind, length) in tries {
+            let asked = request(&method, &address).header("sec-fetch-site", "same-origin");
+            let asked = if kind.is_empty() { asked } else { asked.header("content-type", kind) };
+            let answer = lab.send(asked.body(vec![b' '; length].into()).unwrap()).await;
+            let what = format!("{method} {path} {kind} {length}: {}", answer.status);
+            assert!(!answer.status.is_server_error(), "{what}");
+            check_headers(&answer.headers);
+            for name in ["cross-origin-opener-policy", "cross-origin-resource-policy"] {
+                assert_eq!(answer.headers[name], "same-origin", "{what}");
+            }
+            let kept = answer.headers.get("cache-control").map(|value| value.to_str().unwrap());
+            let public = answer.status == StatusCode::OK && kept == Some("public, max-age=3600");
+            assert!(public || kept == Some("no-store"), "{what}: {kept:?}");
+            statuses.insert(answer.status.as_u16());
+        }
+    }
+    for status in [200, 401, 405] {
+        assert!(statuses.contains(&status), "{statuses:?}");
+    }
+}
+
 #[tokio::test]
 async fn http2_is_spoken_on_one_connection() {
     let lab = TestLab::start().await;

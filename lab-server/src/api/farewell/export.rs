@@ -234,6 +234,15 @@ impl Everything<'_> {
         self.json(&format!("{folder}/brief.json"), &BriefView::from(brief)).await?;
         let tasks: Vec<TaskView> = api.store.tasks(user, project).await?.into_iter().map(TaskView::from).collect();
         self.json(&format!("{folder}/tasks.json"), &tasks).await?;
+        let rules = api.store.rules(user, project).await?.into_iter();
+        let rules = rules.map(|one| json!({ "id": one.id, "rule": one.rule, "created_at": one.created_at }));
+        self.json(&format!("{folder}/rules.json"), &rules.collect::<Vec<_>>()).await?;
+        // Without the headers that open them: they are secrets.
+        let servers = api.store.tool_servers(user, project).await?.into_iter().map(|one| {
+            let (name, url) = (one.terms.name, one.terms.url);
+            json!({ "id": one.id, "name": name, "url": url, "enabled": one.enabled, "created_at": one.created_at })
+        });
+        self.json(&format!("{folder}/tool-servers.json"), &servers.collect::<Vec<_>>()).await?;
         let mut all = Vec::new();
         for deleted in [false, true] {
             let mut after = None;
