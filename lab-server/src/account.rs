@@ -4,6 +4,7 @@ pub mod api_key;
 pub mod farewell;
 pub mod revocation;
 pub mod session;
+pub mod sign_in;
 
 use std::time::Duration;
 

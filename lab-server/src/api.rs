@@ -55,11 +55,12 @@ pub use session::Session;
 pub(crate) use usage::SumView;
 
 use crate::{
-    account::{revocation::Revocations, session::COOKIE},
+    account::{revocation::Revocations, session::COOKIE, sign_in::SignIns},
     clock::Clock,
     config::Origin,
     edge::peer::{Peer, counted},
     error::{ApiError, ErrorBody},
+    gateway::{Gateway, pairing::Pairing},
     lab::{
         agent::Approvals,
         assistant::Assistant,
@@ -124,6 +125,12 @@ pub struct Parts {
     pub models: Models,
     /// Who answers questions about accounts; `None` where the operator has not named a model for it.
     pub assistant: Option<Assistant>,
+    /// How people come in.
+    pub sign_ins: SignIns,
+    /// Workstations that wait for a yes.
+    pub pairing: Pairing,
+    /// Workstations that are there.
+    pub gateway: Arc<Gateway>,
 }
 
 struct Inner {

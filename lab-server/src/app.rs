@@ -20,6 +20,7 @@ use crate::{
     account::{
         farewell::{self, FarewellError},
         revocation::Revocations,
+        sign_in::{SignInError, SignIns},
     },
     api::{self, Api},
     backup,
@@ -74,6 +75,7 @@ pub struct App {
     heads: Keeper,
     runs: Runs,
     gateway: Arc<Gateway>,
+    sign_ins: SignIns,
     upstream: Arc<Upstream>,
     operator: Option<(Operator, Parts)>,
     draining: Arc<AtomicBool>,
@@ -113,6 +115,9 @@ pub enum BuildError {
     /// The way to other servers.
     #[error(transparent)]
     Reach(#[from] Unreachable),
+    /// Signing in.
+    #[error(transparent)]
+    SignIn(#[from] SignInError),
     /// The operator's listener.
     #[error("cannot listen on {address} for [admin]: {source}; is another program there?")]
     Admin {
@@ -185,6 +190,7 @@ impl App {
         let runs = Runs::open(store.clone(), &config.tails, Box::new(runner)).await?;
         // What the runs asked that a Lab before this one left unfinished is asked no more.
         store.lapse_orphaned_approvals().await?;
+        let sign_ins = SignIns::open(config, origin.clone(), store.clone(), revocations.clone()).await?;
         let api = Api::new(api::Parts {
             store: store.clone(),
             revocations: revocations.clone(),
@@ -200,6 +206,9 @@ impl App {
             reach,
             models: models.clone(),
             assistant,
+            sign_ins: sign_ins.clone(),
+            pairing: pairing.clone(),
+            gateway: Arc::clone(&gateway),
         });
         let router = router::routes(origin.clone(), pairing, &gateway, api, proxy);
         let (ca_pem, tls) = (identity.ca_pem, identity.tls);
@@ -234,6 +243,7 @@ impl App {
             heads,
             runs,
             gateway,
+            sign_ins,
             upstream,
             operator,
             draining,
@@ -251,12 +261,28 @@ impl App {
 /// # Errors
 /// When the store cannot be closed in order.
 pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Result<(), StoreError> {
-    let App { store, revocations, meter, heads, runs, gateway, upstream, operator, draining, tls, limits, config, router, .. } =
-        app;
+    let App {
+        store,
+        revocations,
+        meter,
+        heads,
+        runs,
+        gateway,
+        sign_ins,
+        upstream,
+        operator,
+        draining,
+        tls,
+        limits,
+        config,
+        router,
+        ..
+    } = app;
     let ended = CancellationToken::new();
     let following = tokio::spawn(Arc::clone(&gateway).follow_revocations(revocations.watch()));
     let watching = tokio::spawn(providers::watch(upstream, ended.clone()));
     let copying = tokio::spawn(backup::follow(config, store.clone(), ended.clone()));
+    let sweeping = tokio::spawn(sign_ins.sweep(ended.clone()));
     let operating = operator.map(|(operator, parts)| tokio::spawn(operator.serve(parts, ended.clone())));
     let stop_runs = CancellationToken::new();
     let ending = tokio::spawn({
@@ -287,6 +313,7 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
     // A part that panicked was reported by the hook, and keeps nobody from closing the store.
     let _ = watching.await;
     let _ = copying.await;
+    let _ = sweeping.await;
     if let Some(operating) = operating {
         let _ = operating.await;
     }

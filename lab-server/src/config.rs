@@ -10,6 +10,7 @@ mod audit;
 pub mod backup;
 mod document;
 pub mod providers;
+pub mod sign_in;
 mod vault;
 
 use std::{
@@ -26,6 +27,7 @@ use assistant::Assistant;
 use backup::Backup;
 use document::{Document, Section};
 use providers::Providers;
+use sign_in::{Mail, SignIn};
 
 pub use document::Mistake;
 
@@ -75,6 +77,10 @@ pub struct Config {
     pub agents: Agents,
     /// Which model answers questions about accounts; `None` for no assistant.
     pub assistant: Option<Assistant>,
+    /// Who may sign in, and at whose providers.
+    pub sign_in: SignIn,
+    /// How links to sign in with are sent.
+    pub mail: Mail,
     /// The edge's limits. Constants of the program; here so that a test can have shorter ones.
     pub limits: Limits,
     /// The times and counts of pairing, likewise.
@@ -98,7 +104,6 @@ impl Config {
             blobs: data_dir.join("blobs"),
             tails: data_dir.join("runs"),
             audit_heads: data_dir.join(audit::FILE_NAME),
-            data_dir,
             listen: DEFAULT_LISTEN,
             public_url: None,
             tls: Tls::OwnCa,
@@ -108,10 +113,13 @@ impl Config {
             providers: Providers::default(),
             agents: Agents::default(),
             assistant: None,
+            sign_in: SignIn::default(),
+            mail: Mail::Outbox(data_dir.join("outbox")),
             limits: Limits::default(),
             pairing: Terms::default(),
             clock: Clock::default(),
             resume_window: wire::relay::RESUME_WINDOW,
+            data_dir,
         }
     }
 
@@ -292,6 +300,8 @@ struct FromFile {
     providers: Providers,
     agents: Agents,
     assistant: Option<Assistant>,
+    sign_in: SignIn,
+    mail: Option<Mail>,
 }
 
 /// Reads the text of a file that lies in `base`, to its end.
@@ -342,6 +352,7 @@ fn read(text: &str, base: &Path) -> Result<FromFile, Vec<Mistake>> {
     file.providers = providers::read(&mut root, base);
     file.agents = agents::read(&mut root);
     file.assistant = assistant::read(&mut root, base);
+    (file.sign_in, file.mail) = sign_in::read(&mut root, base);
     root.finish();
     let mistakes = document.into_mistakes();
     if mistakes.is_empty() { Ok(file) } else { Err(mistakes) }
@@ -412,6 +423,8 @@ fn resolve(file: FromFile, overrides: &Overrides) -> Result<Config, ConfigError>
     config.providers = file.providers;
     config.agents = file.agents;
     config.assistant = file.assistant;
+    config.sign_in = file.sign_in;
+    config.mail = file.mail.unwrap_or(config.mail);
     Ok(config)
 }
 

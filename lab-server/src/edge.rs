@@ -5,6 +5,7 @@
 //! that does nothing a third. A request that runs has none of the edge's; its own handler bounds it. A connection that was upgraded
 //! to a WebSocket leaves the edge's clocks and keeps its place in the count.
 
+pub(crate) mod attempts;
 mod bare;
 pub mod certificate;
 mod clock;

@@ -8,7 +8,7 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{lab::tools::mcp::McpError, store::StoreError};
+use crate::{account::sign_in::Refusal, gateway::pairing::ReviewError, lab::tools::mcp::McpError, store::StoreError};
 
 /// An answer other than the one that was asked for: a code for programs and a sentence for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +38,22 @@ pub enum ApiError {
     Foreign,
     /// This needs a person who has just proved who they are.
     StepUp,
+    /// What somebody came with to sign in is over.
+    SignInOver,
+    /// Another browser asked for the link.
+    CodeRequired,
+    /// That is not the code.
+    WrongCode,
+    /// People who have no account get none here.
+    RegistrationClosed,
+    /// It is another account's.
+    AnotherAccount,
+    /// A provider does not vouch for an address.
+    EmailUnverified,
+    /// A provider failed.
+    ProviderFailed,
+    /// It is the only way of signing in.
+    LastIdentity,
     /// The key is valid, and not for this.
     Scope {
         /// What it would need.
@@ -80,6 +96,12 @@ pub enum ApiError {
 }
 
 impl ApiError {
+    /// The code by which programs know it.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        self.parts().1
+    }
+
     const fn parts(self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found", "there is nothing at this address; check the path"),
@@ -113,6 +135,44 @@ impl ApiError {
                 "step_up_required",
                 "this needs a sign-in of the last ten minutes; sign in again and repeat it",
             ),
+            Self::SignInOver => (
+                StatusCode::GONE,
+                "sign_in_over",
+                "this was used before, is too old, or belongs to another browser; begin to sign in again",
+            ),
+            Self::CodeRequired => (
+                StatusCode::FORBIDDEN,
+                "code_required",
+                "another browser asked for this link; type the code that it shows, or open the link there",
+            ),
+            Self::WrongCode => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "wrong_code",
+                "this is not the code, or the link is dead after five wrong ones; look at the browser that asked for the link",
+            ),
+            Self::RegistrationClosed => (
+                StatusCode::FORBIDDEN,
+                "registration_closed",
+                "this lab opens no accounts by itself; ask whoever runs it for an invitation",
+            ),
+            Self::AnotherAccount => (
+                StatusCode::CONFLICT,
+                "another_account",
+                "this way of signing in is not this account's; sign in with it itself, or choose another one",
+            ),
+            Self::EmailUnverified => (
+                StatusCode::FORBIDDEN,
+                "email_unverified",
+                "the provider does not vouch for an e-mail address of yours; verify one there and try again",
+            ),
+            Self::ProviderFailed => (
+                StatusCode::BAD_GATEWAY,
+                "provider_failed",
+                "the provider did not answer as it must; try again, or sign in another way",
+            ),
+            Self::LastIdentity => {
+                (StatusCode::CONFLICT, "last_identity", "this is the only way to sign in to this account; add another one first")
+            }
             Self::Scope { .. } => (StatusCode::FORBIDDEN, "key_scope", "this key may not do that"),
             Self::AlreadyAnswered => {
                 (StatusCode::CONFLICT, "already_answered", "this was answered already, or its run is over; look at the run")
@@ -229,6 +289,39 @@ impl From<StoreError> for ApiError {
                 tracing::error!(%error, "the store failed");
                 Self::Internal
             }
+        }
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NoProvider => Self::NotFound,
+            Refusal::Denied | Refusal::Over => Self::SignInOver,
+            Refusal::ProviderFailed => Self::ProviderFailed,
+            Refusal::EmailUnverified => Self::EmailUnverified,
+            Refusal::Closed => Self::RegistrationClosed,
+            Refusal::AnotherAccount => Self::AnotherAccount,
+            Refusal::NotFresh => Self::StepUp,
+            Refusal::SignedOut => Self::SignedOut,
+            Refusal::CodeNeeded => Self::CodeRequired,
+            Refusal::WrongCode => Self::WrongCode,
+            Refusal::TooMany(wait) => Self::TooManyRequests { retry_after_s: wait.as_secs() + 1 },
+            Refusal::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ReviewError> for ApiError {
+    fn from(error: ReviewError) -> Self {
+        match error {
+            ReviewError::Form => Self::InvalidField {
+                field: "user_code",
+                expected: "eight letters, without vowels and digits; copy it from the workstation",
+            },
+            ReviewError::Nothing => Self::NotFound,
+            ReviewError::LockedOut(wait) => Self::TooManyRequests { retry_after_s: wait.as_secs() + 1 },
+            ReviewError::Store(error) => error.into(),
         }
     }
 }

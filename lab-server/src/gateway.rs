@@ -52,6 +52,11 @@ impl Gateway {
         Router::new().route(LINK_PATH, get(accept::accept)).with_state(Arc::clone(self))
     }
 
+    /// Everything of one owner's, with whether it is there.
+    pub(crate) fn workstations_of(&self, owner: wire::UserId) -> Vec<api_proxy::Workstation> {
+        self.registry.workstations(owner)
+    }
+
     /// Makes known every paired device, and from then on ends the links of those that are revoked. Runs as long as the Lab.
     pub async fn follow_revocations(self: Arc<Self>, mut epochs: watch::Receiver<u64>) {
         loop {

@@ -136,7 +136,7 @@ pub fn upstream(channels: Vec<Channel>, providers: &Providers, tuning: Tuning) -
 }
 
 /// The system's certificates, and those of `ca_file`.
-fn tls(ca_file: Option<&PathBuf>) -> Result<ClientConfig, ProviderError> {
+pub(crate) fn tls(ca_file: Option<&PathBuf>) -> Result<ClientConfig, ProviderError> {
     let extra = match ca_file {
         Some(file) => certificates(file).ok_or_else(|| ProviderError::CaFile(file.clone()))?,
         None => Vec::new(),

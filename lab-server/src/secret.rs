@@ -68,6 +68,14 @@ pub enum SecretError {
 /// # Errors
 /// [`SecretError`] says where it was looked for and what to do.
 pub async fn fetch(source: &SecretSource) -> Result<ProviderSecret, SecretError> {
+    Ok(ProviderSecret::new(&fetch_text(source).await?))
+}
+
+/// Fetches a secret that is no provider's.
+///
+/// # Errors
+/// [`SecretError`] says where it was looked for and what to do.
+pub(crate) async fn fetch_text(source: &SecretSource) -> Result<Zeroizing<String>, SecretError> {
     let text = match source {
         SecretSource::Env(name) => {
             let text = env::var_os(name).ok_or_else(|| SecretError::NoVariable(name.clone()))?;
@@ -79,7 +87,7 @@ pub async fn fetch(source: &SecretSource) -> Result<ProviderSecret, SecretError>
     let line = text.trim();
     // Anything else could not stand in a header.
     let fits = !line.is_empty() && line.len() as u64 <= MOST && line.bytes().all(|byte| byte.is_ascii_graphic());
-    if fits { Ok(ProviderSecret::new(line)) } else { Err(SecretError::NoSecret) }
+    if fits { Ok(Zeroizing::new(line.to_owned())) } else { Err(SecretError::NoSecret) }
 }
 
 /// A file that nobody but its owner can read.

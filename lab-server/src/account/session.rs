@@ -39,8 +39,7 @@ pub struct SessionToken(String);
 /// A session that was just begun or got its next token.
 #[derive(Debug)]
 pub struct NewSession {
-    /// Which.
-    pub id: SessionId,
+    id: SessionId,
     token: SessionToken,
 }
 
@@ -131,7 +130,24 @@ fn judge(session: &SessionRecord, token: TokenRecord, now: i64) -> Verdict {
     }
 }
 
+/// Somebody has proved once more who they are: their session gets another token in the place of the one before it.
+/// `None` when the session is over.
+///
+/// # Errors
+/// When the database fails.
+pub async fn confirm(store: &Store, session: SessionId, now: i64) -> Result<Option<NewSession>, StoreError> {
+    let token = SessionToken::random();
+    let confirmed = store.confirm_session(session, &token.hash(), now).await?;
+    Ok(confirmed.then_some(NewSession { id: session, token }))
+}
+
 impl NewSession {
+    /// Which.
+    #[must_use]
+    pub const fn id(&self) -> SessionId {
+        self.id
+    }
+
     /// The header that gives it to the browser.
     #[must_use]
     pub fn cookie(&self) -> HeaderValue {

@@ -4,7 +4,10 @@ use std::io::Write;
 
 use super::{AdminError, Printer, day, terms::Rates, the_user, valid_name};
 use crate::{
-    account::farewell::{FarewellError, farewell},
+    account::{
+        farewell::{FarewellError, farewell},
+        sign_in,
+    },
     config::Config,
     lab::operations::Log,
     store::Store,
@@ -17,6 +20,15 @@ pub enum UsersVerb {
     Add {
         /// As people call them; unique on this Lab.
         name: String,
+        /// The address that may ask for links to sign in with.
+        #[arg(long, value_name = "ADDRESS")]
+        email: Option<String>,
+    },
+    /// Print a link that signs somebody in, once and within a day, and opens an account for the address if it has none.
+    Invite {
+        /// Their e-mail address. Nothing is sent there.
+        #[arg(long, value_name = "ADDRESS")]
+        email: String,
     },
     /// Show everybody.
     List,
@@ -45,9 +57,13 @@ pub(super) async fn run(
     printer: &mut Printer<'_, impl Write>,
 ) -> Result<(), AdminError> {
     match verb {
-        UsersVerb::Add { name } => {
-            let user = store.add_user(valid_name(&name)?).await?;
+        UsersVerb::Add { name, email } => {
+            let user = sign_in::add(store, valid_name(&name)?, email.as_deref(), config.clock.now_ms()).await?;
             printer.say(&user, &format!("added {} ({})", user.name, user.id))
+        }
+        UsersVerb::Invite { email } => {
+            let link = sign_in::invite(store, &config.origin(config.listen), &email, config.clock.now_ms()).await?;
+            printer.say(&serde_json::json!({ "link": link }), &link)
         }
         UsersVerb::List => printer.list(&store.users().await?, ["NAME", "ID", "SINCE"], |user| {
             [user.name.clone(), user.id.to_string(), day(Some(user.created_at))]

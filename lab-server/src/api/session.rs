@@ -73,6 +73,24 @@ impl FromRequestParts<Api> for Session {
     }
 }
 
+/// Somebody at a browser who may be signed in, and whose request was meant: for signing in itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Visitor(pub(super) Option<Session>);
+
+impl FromRequestParts<Api> for Visitor {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, Api(api): &Api) -> Result<Self, ApiError> {
+        must_be_meant(&parts.method, &parts.headers, api.origin.as_str())?;
+        match of(parts, api).await {
+            Ok(session) => Ok(Self(session)),
+            // Whoever was signed in once signs in again.
+            Err(ApiError::SignedOut) => Ok(Self(None)),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 /// Who shows a session's cookie; `None` when there is no such cookie at all.
 pub(super) async fn of(parts: &Parts, api: &Inner) -> Result<Option<Session>, ApiError> {
     let Some(token) = shown(&parts.headers) else { return Ok(None) };
@@ -93,7 +111,10 @@ pub(super) async fn carry(mut request: Request, next: Next) -> Response {
     let carried = Carried::default();
     request.extensions_mut().insert(carried.clone());
     let mut response = next.run(request).await;
-    if let Some(cookie) = carried.0.get() {
+    let mut set = response.headers().get_all(header::SET_COOKIE).into_iter();
+    // Whoever has just signed in or out was given another already.
+    let is_set = set.any(|line| line.as_bytes().starts_with(COOKIE.as_bytes()));
+    if let Some(cookie) = carried.0.get().filter(|_| !is_set) {
         response.headers_mut().append(header::SET_COOKIE, cookie.clone());
     }
     response

@@ -262,7 +262,22 @@ pub(super) fn url(section: &mut Section<'_, '_>, kind: Option<ProviderKind>) -> 
 /// Where the secret lies. The outer `None` is a mistake, the inner a server that asks for none.
 #[expect(clippy::option_option, reason = "the two say different things, and both end here")]
 pub(super) fn secret(section: &mut Section<'_, '_>, base: &Path, kind: Option<ProviderKind>) -> Option<Option<SecretSource>> {
-    let mut source = match section.table_or_other("secret") {
+    if kind == Some(ProviderKind::OpenaiCompatible) && !section.has("secret") {
+        // Asked for all the same, so that it is known as a setting.
+        section.table("secret");
+        return Some(None);
+    }
+    secret_source(section, base, "secret", "channels").map(Some)
+}
+
+/// Where a secret lies that `whose` section must name as `key`.
+pub(super) fn secret_source(
+    section: &mut Section<'_, '_>,
+    base: &Path,
+    key: &'static str,
+    whose: &'static str,
+) -> Option<SecretSource> {
+    let mut source = match section.table_or_other(key) {
         Some(Ok(source)) => source,
         Some(Err(line)) => {
             return section.wrong(
@@ -271,11 +286,10 @@ pub(super) fn secret(section: &mut Section<'_, '_>, base: &Path, kind: Option<Pr
                  { keyring = \"account\" }, and change the secret if this file was ever shared",
             );
         }
-        None if kind == Some(ProviderKind::OpenaiCompatible) => return Some(None),
         None => {
             return section.wrong(
                 section.line,
-                "channels needs secret: { env = \"ONEK4_…\" }, { file = \"path\" } or { keyring = \"account\" }",
+                format_args!("{whose} needs {key}: {{ env = \"ONEK4_…\" }}, {{ file = \"path\" }} or {{ keyring = \"account\" }}"),
             );
         }
     };
@@ -289,10 +303,10 @@ pub(super) fn secret(section: &mut Section<'_, '_>, base: &Path, kind: Option<Pr
         (None, Some(file), None) => Some(SecretSource::File(base.join(file.value))),
         (None, None, Some(keyring)) if (1..=100).contains(&keyring.value.len()) => Some(SecretSource::Keyring(keyring.value)),
         (None, None, Some(keyring)) => source.wrong(keyring.line, "keyring must be the name of an account, 1 to 100 characters"),
-        _ => source.wrong(line, "secret must have exactly one of env, file and keyring"),
+        _ => source.wrong(line, format_args!("{key} must have exactly one of env, file and keyring")),
     };
     source.finish();
-    found.map(Some)
+    found
 }
 
 /// One of `[[models]]`. One that the catalogue does not have must say everything.

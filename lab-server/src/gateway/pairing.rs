@@ -4,8 +4,8 @@
 //! device is written down when the bridge comes for it with a signature of its key, not before: a yes alone pairs nothing. Nothing
 //! that is stored here or sent is a credential.
 
-mod attempts;
 pub(crate) mod page;
+mod reviews;
 
 use std::{
     sync::Arc,
@@ -24,12 +24,14 @@ use wire::pairing::{CODE_ALPHABET, CODE_LEN, DeviceGrant, DeviceRequest, Paired,
 
 use crate::{
     config::Origin,
-    edge::peer::Peer,
+    edge::{
+        attempts::{Budget, Lockout},
+        peer::Peer,
+    },
     error::ApiError,
     random::random_bytes,
     store::{NewPairing, PairingState, Store, StoreError, now_ms},
 };
-use attempts::{Budget, Lockout};
 
 /// Largest body that pairing takes, in bytes; a request has a few hundred.
 pub(crate) const MAX_BODY: usize = 64 * 1024;
@@ -76,6 +78,8 @@ const SLOW_DOWN_S: u32 = 5;
 /// A poll may be this much early: the network delays one and not the next.
 const POLL_SLACK_MS: i64 = 500;
 
+pub use reviews::ReviewError;
+
 /// The parts that pairing's handlers share.
 #[derive(Clone)]
 pub struct Pairing(Arc<Inner>);
@@ -86,7 +90,7 @@ struct Inner {
     terms: Terms,
     codes: Budget,
     wrong_codes: Lockout,
-    reviews: page::Reviews,
+    reviews: reviews::Reviews,
 }
 
 impl Pairing {
@@ -100,7 +104,7 @@ impl Pairing {
             terms,
             codes: Budget::new(terms.codes_per_hour, HOUR),
             wrong_codes: Lockout::new(terms.wrong_codes, terms.lockout),
-            reviews: page::Reviews::new(terms.lifetime),
+            reviews: reviews::Reviews::new(terms.lifetime),
         }))
     }
 }

@@ -118,6 +118,33 @@ impl Store {
         Ok(())
     }
 
+    /// Notes that a session's person has proved once more who they are. This new token takes the place of the one before it. `false` when the session is
+    /// over.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn confirm_session(&self, session: SessionId, token_hash: &[u8; 32], now: i64) -> Result<bool, StoreError> {
+        let transaction = self.write().await?;
+        let confirmed = entity::Entity::update_many()
+            .col_expr(entity::Column::AuthenticatedAt, Expr::value(now))
+            .col_expr(entity::Column::UsedAt, Expr::value(now))
+            .filter(entity::Column::Id.eq(session.to_string()))
+            .exec(&transaction)
+            .await?;
+        if confirmed.rows_affected == 0 {
+            return Ok(false);
+        }
+        tokens::Entity::update_many()
+            .col_expr(tokens::Column::ReplacedAt, Expr::value(now))
+            .filter(tokens::Column::SessionId.eq(session.to_string()))
+            .filter(tokens::Column::ReplacedAt.is_null())
+            .exec(&transaction)
+            .await?;
+        issue(&transaction, session, token_hash, now).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
     /// Ends one of a person's sessions, and gives the security epoch, which it raises so that what runs for it learns of it.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::{Arc, Mutex},
 };
@@ -21,7 +21,7 @@ use rustls::{
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use wire::{ProjectId, UserId};
 
@@ -45,6 +45,8 @@ pub(crate) struct Browser {
 struct Door {
     addr: SocketAddr,
     ca_pem: String,
+    /// Which of this machine's loopback addresses to come from.
+    from: Ipv4Addr,
 }
 
 pub(crate) struct Answer {
@@ -73,7 +75,9 @@ impl Door {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = vec![alpn.to_vec()];
-        let tcp = TcpStream::connect(self.addr).await.unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((self.from, 0).into()).unwrap();
+        let tcp = socket.connect(self.addr).await.unwrap();
         TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), tcp).await.unwrap()
     }
 
@@ -161,8 +165,19 @@ impl TestLab {
         browser
     }
 
+    /// A browser that nobody is signed in with: its user and project are nobody's.
+    pub(crate) fn stranger(&self) -> Browser {
+        self.stranger_from(Ipv4Addr::LOCALHOST)
+    }
+
+    /// The same at another address of the loopback network.
+    pub(crate) fn stranger_from(&self, from: Ipv4Addr) -> Browser {
+        let door = Door { from, ..self.door() };
+        Browser { user: UserId::random(), project: ProjectId::random(), door, cookies: Mutex::default() }
+    }
+
     fn door(&self) -> Door {
-        Door { addr: self.lab.addr, ca_pem: self.lab.ca_pem.clone().unwrap() }
+        Door { addr: self.lab.addr, ca_pem: self.lab.ca_pem.clone().unwrap(), from: Ipv4Addr::LOCALHOST }
     }
 
     pub(crate) async fn tls(&self, alpn: &[u8]) -> TlsStream<TcpStream> {

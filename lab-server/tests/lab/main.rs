@@ -11,5 +11,6 @@ mod leaving;
 mod operator;
 mod pairing;
 mod sessions;
+mod sign_in;
 mod space;
 mod vault;

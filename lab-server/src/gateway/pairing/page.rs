@@ -4,10 +4,9 @@
 //! made for this one review instead of the key, which is never sent back.
 
 use std::{
-    collections::HashMap,
     fmt,
     net::IpAddr,
-    sync::{LazyLock, Mutex, PoisonError},
+    sync::LazyLock,
     time::{Duration, Instant},
 };
 
@@ -20,16 +19,15 @@ use ed25519_dalek::VerifyingKey;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use wire::{UserId, fingerprint::Fingerprint};
+use wire::fingerprint::Fingerprint;
 
-use super::{Inner, PAGE_PATH, Pairing, display_code, read_code};
+use super::{
+    Inner, PAGE_PATH, Pairing, display_code, read_code,
+    reviews::{Approver, Reviewed},
+};
 use crate::{
-    account::{
-        api_key::{Kid, PresentedKey},
-        authenticate,
-    },
+    account::{api_key::PresentedKey, authenticate},
     edge::peer::Peer,
-    random::random_bytes,
     store::{self, KeyOwner, StoreError},
 };
 
@@ -104,8 +102,8 @@ async fn try_review(
         pairing.wrong_codes.forgive(from);
     }
     let (code, owner, found) = found?;
-    let (key, owner) = (owner.key, owner.user);
-    let ticket = pairing.reviews.open(Reviewed { code, key, owner, hostname: found.request.hostname.clone() });
+    let (by, owner) = (Approver::Key(owner.key), owner.user);
+    let ticket = pairing.reviews.open(Reviewed { code, by, owner, hostname: found.request.hostname.clone() });
     Ok(review_page(&found.request, &ticket))
 }
 
@@ -127,7 +125,8 @@ async fn try_decide(
     let Form(form) = form.map_err(|_| Problem::Form)?;
     let reviewed = pairing.reviews.take(&form.ticket).ok_or(Problem::Ticket)?;
     // A key that was revoked since decides nothing.
-    if pairing.store.valid_key(reviewed.key).await?.is_none() {
+    let Approver::Key(key) = reviewed.by else { return Err(Problem::Ticket) };
+    if pairing.store.valid_key(key).await?.is_none() {
         return Err(Problem::Key);
     }
     let answered = match form.decision {
@@ -208,41 +207,6 @@ impl IntoResponse for Problem {
             }
         };
         code_form(status, Some(text))
-    }
-}
-
-/// Reviews that a person is looking at: each has a ticket that is good for one decision.
-pub(super) struct Reviews {
-    lifetime: Duration,
-    open: Mutex<HashMap<[u8; 32], (Reviewed, Instant)>>,
-}
-
-/// What the ticket's holder has seen.
-pub(super) struct Reviewed {
-    code: String,
-    key: Kid,
-    owner: UserId,
-    hostname: String,
-}
-
-impl Reviews {
-    pub(super) fn new(lifetime: Duration) -> Self {
-        Self { lifetime, open: Mutex::default() }
-    }
-
-    /// Only holders of a valid key and a living code come here, so that the map stays small.
-    fn open(&self, reviewed: Reviewed) -> String {
-        let ticket = data_encoding::HEXLOWER.encode(&random_bytes::<32>());
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.retain(|_, (_, since)| since.elapsed() < self.lifetime);
-        open.insert(Sha256::digest(ticket.as_bytes()).into(), (reviewed, Instant::now()));
-        ticket
-    }
-
-    fn take(&self, ticket: &str) -> Option<Reviewed> {
-        // Looked up by its hash, so that the time of the search says nothing of the ticket.
-        let found = self.open.lock().unwrap_or_else(PoisonError::into_inner).remove::<[u8; 32]>(&Sha256::digest(ticket).into());
-        found.filter(|(_, since)| since.elapsed() < self.lifetime).map(|(reviewed, _)| reviewed)
     }
 }
 
@@ -370,23 +334,5 @@ mod tests {
         for site in ["cross-site", "same-site", "none"] {
             assert!(!ours(&[("sec-fetch-site", site), ("origin", "https://lab.example.com")]), "{site}");
         }
-    }
-
-    #[test]
-    fn a_ticket_is_good_once_and_for_a_while() {
-        let reviewed = || Reviewed {
-            code: "BCDFGHJK".into(),
-            key: crate::account::api_key::NewKey::generate(crate::account::api_key::Environment::Test).kid(),
-            owner: UserId::random(),
-            hostname: "box".into(),
-        };
-        let reviews = Reviews::new(Duration::from_secs(600));
-        let ticket = reviews.open(reviewed());
-        assert!(reviews.take("").is_none());
-        assert_eq!(reviews.take(&ticket).map(|seen| seen.code).as_deref(), Some("BCDFGHJK"));
-        assert!(reviews.take(&ticket).is_none());
-        let short = Reviews::new(Duration::ZERO);
-        let ticket = short.open(reviewed());
-        assert!(short.take(&ticket).is_none());
     }
 }

@@ -15,19 +15,19 @@ const TIDY_AT: usize = 4096;
 const MOST: usize = 65_536;
 
 /// So many attempts in any span of time.
-pub(super) struct Budget {
+pub(crate) struct Budget {
     limit: usize,
     window: Duration,
     spent: Mutex<HashMap<IpAddr, VecDeque<Instant>>>,
 }
 
 impl Budget {
-    pub(super) fn new(limit: usize, window: Duration) -> Self {
+    pub(crate) fn new(limit: usize, window: Duration) -> Self {
         Self { limit, window, spent: Mutex::default() }
     }
 
     /// Counts an attempt, or says how long to wait.
-    pub(super) fn spend(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
+    pub(crate) fn spend(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
         let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
         let past = |at: &Instant| now.duration_since(*at) >= self.window;
         if spent.len() >= TIDY_AT {
@@ -52,20 +52,20 @@ impl Budget {
 }
 
 /// So many failures, then a pause; a pause without a failure forgets them.
-pub(super) struct Lockout {
+pub(crate) struct Lockout {
     limit: usize,
     pause: Duration,
     failures: Mutex<HashMap<IpAddr, (usize, Instant)>>,
 }
 
 impl Lockout {
-    pub(super) fn new(limit: usize, pause: Duration) -> Self {
+    pub(crate) fn new(limit: usize, pause: Duration) -> Self {
         Self { limit, pause, failures: Mutex::default() }
     }
 
     /// Counts a try as a failure until it is forgiven, or says how long this address must still wait. Counting comes first, so that
     /// a thousand tries at once are a thousand tries.
-    pub(super) fn try_once(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
+    pub(crate) fn try_once(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         let past = |at: Instant| now.duration_since(at) >= self.pause;
         if failures.len() >= TIDY_AT {
@@ -87,7 +87,7 @@ impl Lockout {
     }
 
     /// The try was none.
-    pub(super) fn forgive(&self, address: IpAddr) {
+    pub(crate) fn forgive(&self, address: IpAddr) {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((count, _)) = failures.get_mut(&counted(address)) {
             *count = count.saturating_sub(1);
