@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
 mod answers;
+mod bola;
 mod cloud;
 mod cuts;
 mod hangups;

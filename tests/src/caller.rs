@@ -1,6 +1,10 @@
 //! An HTTP client with a key: one TLS connection a request, so that hanging up is dropping the answer; or a [`Line`] for many.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
@@ -15,7 +19,7 @@ use rustls::{
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     task::JoinHandle,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -29,6 +33,7 @@ pub struct Caller {
     tls: Arc<ClientConfig>,
     key: Option<String>,
     cookie: Option<String>,
+    from: Option<IpAddr>,
 }
 
 /// An answer that is still coming. Dropping it hangs up.
@@ -67,7 +72,7 @@ impl Caller {
             .expect("TLS 1.3")
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Self { lab, tls: Arc::new(tls), key, cookie: None }
+        Self { lab, tls: Arc::new(tls), key, cookie: None, from: None }
     }
 
     /// The same with another key, or none.
@@ -82,6 +87,12 @@ impl Caller {
         let line = new.cookie();
         let cookie = line.to_str().ok().and_then(|line| line.split(';').next()).map(str::to_owned);
         Self { key: None, cookie, ..self.clone() }
+    }
+
+    /// The same at another address of this machine's, as whoever asks more than the Lab lets one address ask.
+    #[must_use]
+    pub fn at(&self, address: IpAddr) -> Self {
+        Self { from: Some(address), ..self.clone() }
     }
 
     /// The key.
@@ -175,7 +186,14 @@ impl Caller {
     /// # Panics
     /// Never: `localhost` is a name.
     pub async fn try_connect(&self) -> io::Result<TlsStream<TcpStream>> {
-        let tcp = TcpStream::connect(self.lab).await?;
+        let tcp = match self.from {
+            None => TcpStream::connect(self.lab).await?,
+            Some(address) => {
+                let socket = TcpSocket::new_v4()?;
+                socket.bind(SocketAddr::new(address, 0))?;
+                socket.connect(self.lab).await?
+            }
+        };
         tcp.set_nodelay(true)?;
         let name = ServerName::try_from("localhost").expect("a name");
         TlsConnector::from(Arc::clone(&self.tls)).connect(name, tcp).await

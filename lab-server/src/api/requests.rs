@@ -130,7 +130,7 @@ pub(super) async fn list(
 
 /// The whole stored record of one request, for any key of the same project.
 #[utoipa::path(
-    get, path = "/v1/requests/{id}", operation_id = "show_request", tag = "usage", params(("id" = String, Path)),
+    get, path = "/v1/requests/{id}", operation_id = "show_request", tag = "usage", security(("key" = [])), params(("id" = String, Path)),
     responses(
         (status = 200, description = "The record.", body = RequestView),
         (status = "4XX", description = "Why not.", body = ErrorBody)
