@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
+mod agents;
 mod answers;
 mod bola;
 mod cloud;

@@ -32,7 +32,7 @@ const MOST_SEARCHED: usize = 64 * 1024 * 1024;
 /// Tokens of another model's answer: what 64 KiB hold of them, which is as much as the model that asked is told.
 const MOST_DELEGATED: u32 = 16 * 1024;
 /// Characters of a task's title.
-const MOST_TITLE: usize = 200;
+const MOST_TITLE: usize = 500;
 
 /// The hands of one run.
 #[derive(Clone)]
@@ -346,7 +346,7 @@ fn title_of(title: String) -> Result<String, Failed> {
     if fits {
         Ok(title.trim().to_owned())
     } else {
-        Err(Failed("invalid_title", "a title has 1 to 200 characters in one line".to_owned()))
+        Err(Failed("invalid_title", "a title has 1 to 500 characters in one line".to_owned()))
     }
 }
 
