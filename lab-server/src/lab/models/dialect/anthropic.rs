@@ -64,7 +64,7 @@ fn blocks(said: &Said) -> Vec<Value> {
 
 /// Puts blocks together.
 #[derive(Default)]
-pub(in crate::lab::models) struct Reader {
+pub(in crate::lab) struct Reader {
     call: Option<Begun>,
     /// The block of thoughts that is coming.
     thought: Option<Value>,

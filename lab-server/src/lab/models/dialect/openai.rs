@@ -89,7 +89,7 @@ fn assistant(said: &[Said]) -> Option<Value> {
 
 /// Puts calls together that come in pieces.
 #[derive(Default)]
-pub(in crate::lab::models) struct Reader {
+pub(in crate::lab) struct Reader {
     calls: Vec<Begun>,
 }
 
