@@ -132,7 +132,7 @@ async fn who_is_signed_out_sees_no_more() {
     while !String::from_utf8_lossy(&seen).contains("event: text") {
         seen.extend(stream.chunk().await.expect("the first words").expect("more"));
     }
-    world.lab.revocations.end_session(world.user, session.id).await.expect("the session ends");
+    world.lab.revocations.end_session(world.user, session.id()).await.expect("the session ends");
     let begun = std::time::Instant::now();
     let (rest, end) = stream.read().await;
     assert_eq!(end, BodyEnd::Clean);

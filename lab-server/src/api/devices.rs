@@ -121,6 +121,7 @@ pub(crate) struct PairingReview {
 /// An answer to a workstation that waits.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = PairingDecision)]
 pub(crate) struct Decision {
     /// Of the review.
     #[schema(max_length = 64)]

@@ -21,8 +21,8 @@ use wire::{ProjectId, UserId};
 
 use super::asking::{Asking, Role};
 
-/// What nobody can delete, so that there is no deleted one to try; a revoked key stays in its owner's sight.
-const LASTING: &[&str] = &["request", "key", "run", "message"];
+/// What nobody can delete, so that there is no deleted one to try; what was revoked can be revoked again by its owner.
+const LASTING: &[&str] = &["request", "key", "device", "run", "message"];
 /// What no route makes yet, though some take its identity: only guesses of these are tried.
 const NOT_YET: &[&str] = &["approval"];
 /// The model that answers them.
@@ -84,7 +84,7 @@ impl Person {
             let subject = Subject { provider: "github".into(), subject: format!("{} {deleted}", self.mark), email: None };
             let identity = store.add_identity(user, &subject, world.lab.clock.now_ms()).await.expect("an identity").id;
             self.keep("identity", identity.to_string(), deleted);
-            let session = sign_in(&world.lab, user).await.id;
+            let session = sign_in(&world.lab, user).await.id();
             self.keep("session", session.to_string(), deleted);
         }
     }
