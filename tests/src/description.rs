@@ -44,6 +44,8 @@ pub enum Place {
     Path,
     /// Behind the question mark.
     Query,
+    /// In a header of its own.
+    Header,
     /// In the JSON body.
     Body,
 }
@@ -75,6 +77,8 @@ const DEEPEST: usize = 10;
 pub struct Draft {
     /// With its query.
     pub path: String,
+    /// The headers that it has beside everybody's.
+    pub headers: Vec<(String, String)>,
     /// The body and its type, where it has one.
     pub body: Option<(String, Vec<u8>)>,
 }
@@ -160,17 +164,17 @@ impl<'a> Operation<'a> {
     /// A request with as much in it as `fill` says, its texts being those that `choose` gives.
     pub fn draft(&self, fill: Fill<'_>, choose: &mut dyn FnMut(&Text) -> String) -> Draft {
         let mut path = self.path.to_owned();
-        let mut query = Vec::new();
+        let (mut query, mut headers) = (Vec::new(), Vec::new());
         for Parameter { name, place, required, schema } in self.parameters() {
             if !self.includes(fill, schema, place, name, required) {
                 continue;
             }
             let value = self.value(schema, place, name, required, fill, choose);
             let value = escaped(&value.as_str().map_or_else(|| value.to_string(), str::to_owned));
-            if place == Place::Path {
-                path = path.replace(&format!("{{{name}}}"), &value);
-            } else {
-                query.push(format!("{name}={value}"));
+            match place {
+                Place::Path => path = path.replace(&format!("{{{name}}}"), &value),
+                Place::Header => headers.push((name.to_owned(), value)),
+                Place::Query | Place::Body => query.push(format!("{name}={value}")),
             }
         }
         if !query.is_empty() {
@@ -184,7 +188,7 @@ impl<'a> Operation<'a> {
             };
             (media_type.to_owned(), bytes)
         });
-        Draft { path, body }
+        Draft { path, headers, body }
     }
 
     fn parameters(&self) -> impl Iterator<Item = Parameter<'a>> {
@@ -193,6 +197,7 @@ impl<'a> Operation<'a> {
             let place = match about["in"].as_str()? {
                 "path" => Place::Path,
                 "query" => Place::Query,
+                "header" => Place::Header,
                 _ => return None,
             };
             let required = about["required"].as_bool().unwrap_or_default();
@@ -351,7 +356,7 @@ fn joined(above: &str, name: &str) -> String {
     if above.is_empty() { name.to_owned() } else { format!("{above}.{name}") }
 }
 
-/// For a path or a query.
+/// For a path, a query or a header.
 fn escaped(text: &str) -> String {
     text.bytes().fold(String::new(), |mut escaped, byte| {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

@@ -14,6 +14,7 @@ use axum::{
 };
 use futures_util::TryStreamExt;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio_util::io::StreamReader;
@@ -37,7 +38,9 @@ use crate::{
 
 /// How long a file may take to arrive: 50 MiB at half a megabit per second, with a minute to spare.
 const UPLOAD: Duration = Duration::from_secs(15 * 60);
-/// A field of the query that is no path.
+/// Where a path stands: the names of files are their owner's, and what stands in an address is kept by whoever logs addresses.
+const PATH: HeaderName = HeaderName::from_static("x-1k4-path");
+/// A field of the body that is no path.
 const INVALID_PATH: ApiError = ApiError::InvalidField { field: "path", expected: files::Path::EXPECTED };
 
 pub(super) fn routes() -> Router<Api> {
@@ -158,19 +161,6 @@ pub(super) struct VersionsQuery {
     limit: Option<u64>,
 }
 
-/// Which file, by its path.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct ReadQuery {
-    /// Where it is.
-    #[param(min_length = 1, max_length = 512)]
-    path: String,
-    /// Which version; else the newest.
-    #[param(minimum = 1)]
-    version: Option<i64>,
-}
-
 /// Which version of a file.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -181,14 +171,11 @@ pub(super) struct VersionQuery {
     version: Option<i64>,
 }
 
-/// Where a file is to be written.
+/// What a file is to be written over.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct WriteQuery {
-    /// Where.
-    #[param(min_length = 1, max_length = 512)]
-    path: String,
     /// The version that was seen, 0 for none: if it is another one by now, nothing is written.
     #[param(minimum = 0)]
     seen: Option<i64>,
@@ -228,7 +215,14 @@ pub(super) async fn list(
 /// A file's content, by its path. It is always a download, never shown as a page of the Lab.
 #[utoipa::path(
     get, path = "/api/projects/{id}/files/content", operation_id = "read_file_at", tag = "files", security(("session" = [])),
-    params(("id" = String, Path), ReadQuery),
+    params(
+        ("id" = String, Path),
+        (
+            "x-1k4-path" = String, Header, description = "The path in UTF-8, in percents what is no visible ASCII, and `%` itself.",
+            min_length = 1, max_length = 1536, pattern = "^(%[0-9A-Fa-f]{2}|[!-$&-~])+$"
+        ),
+        VersionQuery
+    ),
     responses(
         (status = 200, description = "The content, with its media type.", content_type = "application/octet-stream", body = Vec<u8>),
         (status = "4XX", description = "Why not.", body = ErrorBody)
@@ -238,18 +232,25 @@ pub(super) async fn read_path(
     State(Api(api)): State<Api>,
     session: Session,
     Path(project): Path<String>,
-    query: Result<Query<ReadQuery>, QueryRejection>,
+    query: Result<Query<VersionQuery>, QueryRejection>,
+    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let project = id(&project)?;
     let Query(query) = query.map_err(|_| INVALID_QUERY)?;
-    let path = query.path.parse().map_err(|_| INVALID_PATH)?;
-    content(&api, session, project, &FileRef::Path(path), query.version).await
+    content(&api, session, project, &FileRef::Path(path(&headers)?), query.version).await
 }
 
 /// Writes a file: a new one, or a new version of the one at that path. A body that breaks off changes nothing.
 #[utoipa::path(
     put, path = "/api/projects/{id}/files/content", operation_id = "write_file", tag = "files", security(("session" = [])),
-    params(("id" = String, Path), WriteQuery),
+    params(
+        ("id" = String, Path),
+        (
+            "x-1k4-path" = String, Header, description = "The path in UTF-8, in percents what is no visible ASCII, and `%` itself.",
+            min_length = 1, max_length = 1536, pattern = "^(%[0-9A-Fa-f]{2}|[!-$&-~])+$"
+        ),
+        WriteQuery
+    ),
     request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "At most 50 MiB."),
     responses(
         (status = 200, description = "The new version.", body = VersionView),
@@ -267,7 +268,7 @@ pub(super) async fn write(
 ) -> Result<Json<VersionView>, ApiError> {
     let project = id(&project)?;
     let Query(query) = query.map_err(|_| INVALID_QUERY)?;
-    let path: files::Path = query.path.parse().map_err(|_| INVALID_PATH)?;
+    let path = path(&headers)?;
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > MAX_FILE) {
         return Err(ApiError::TooLarge);
@@ -419,6 +420,21 @@ pub(super) async fn restore(
     let told = json!({ "version": restored.version, "restored": body.version });
     api.did(session.user, project, Action::FileWritten, restored.path.as_str(), told).await?;
     Ok(Json(restored.into()))
+}
+
+/// The path that a request is about.
+fn path(headers: &HeaderMap) -> Result<files::Path, ApiError> {
+    let invalid = |expected| ApiError::InvalidField { field: "x-1k4-path", expected };
+    let encoded = || {
+        let mut given = headers.get_all(PATH).iter();
+        let (Some(value), None) = (given.next(), given.next()) else { return None };
+        let text = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic()))?;
+        let is_hex = |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
+        text.split('%').skip(1).all(is_hex).then(|| percent_decode_str(text).decode_utf8().ok()).flatten()
+    };
+    let text =
+        encoded().ok_or_else(|| invalid("given once, in UTF-8, in percents what is no visible ASCII, such as `a%20b.md`"))?;
+    text.parse().map_err(|_| invalid(files::Path::EXPECTED))
 }
 
 async fn entry(api: &Inner, session: Session, project: ProjectId, file: FileId) -> Result<FileEntry, ApiError> {

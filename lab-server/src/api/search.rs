@@ -1,15 +1,16 @@
-//! `/api/search`: finds what somebody keeps.
+//! `/api/search`: finds what somebody keeps. It is a POST though it changes nothing: the words are somebody's own, and what stands in
+//! an address is kept by whoever logs addresses.
 
 use axum::{
     Json, Router,
-    extract::{Query, State, rejection::QueryRejection},
-    routing::get,
+    extract::{State, rejection::JsonRejection},
+    routing::post,
 };
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, OpenApi, ToSchema};
+use utoipa::{OpenApi, ToSchema};
 use wire::{ConversationId, FileId, MessageId, ProjectId, TaskId};
 
-use super::{Api, Page, Session, conversations::id, requests::INVALID_QUERY};
+use super::{Api, Page, Session, conversations::id};
 use crate::{
     error::{ApiError, ErrorBody},
     lab::search::{self, Among, Find, Found, Place},
@@ -19,7 +20,7 @@ use crate::{
 const MAX_QUERY: usize = 200;
 
 pub(super) fn routes() -> Router<Api> {
-    Router::new().route("/api/search", get(find))
+    Router::new().route("/api/search", post(find))
 }
 
 pub(super) fn description() -> utoipa::openapi::OpenApi {
@@ -31,29 +32,28 @@ pub(super) fn description() -> utoipa::openapi::OpenApi {
 struct Description;
 
 /// What is looked for.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct SearchQuery {
+pub(crate) struct Search {
     /// Words, all of which must be there, whatever their case: 1 to 200 characters.
-    #[param(min_length = 1, max_length = 200)]
+    #[schema(min_length = 1, max_length = 200)]
     q: String,
     /// Among what; else conversations.
     #[serde(rename = "in")]
-    #[param(inline)]
+    #[schema(inline)]
     among: Option<Kind>,
     /// In this project; else in all.
-    #[param(max_length = 64)]
+    #[schema(max_length = 64)]
     project: Option<String>,
     /// What the page before gave as `next`.
-    #[param(max_length = 256)]
+    #[schema(max_length = 256)]
     cursor: Option<String>,
 }
 
 /// What is searched.
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// Titles and messages.
     Conversations,
     /// Paths and texts.
@@ -124,7 +124,7 @@ pub(crate) struct Mark {
 
 /// What has all the words. A search ends after two seconds or some fifty finds; `next` is then where it goes on.
 #[utoipa::path(
-    get, path = "/api/search", operation_id = "search", tag = "search", security(("session" = [])), params(SearchQuery),
+    post, path = "/api/search", operation_id = "search", tag = "search", security(("session" = [])), request_body = Search,
     responses(
         (status = 200, description = "What was found.", body = Page<FindView>),
         (status = "4XX", description = "Why not.", body = ErrorBody)
@@ -133,9 +133,9 @@ pub(crate) struct Mark {
 pub(super) async fn find(
     State(Api(api)): State<Api>,
     session: Session,
-    query: Result<Query<SearchQuery>, QueryRejection>,
+    body: Result<Json<Search>, JsonRejection>,
 ) -> Result<Json<Page<FindView>>, ApiError> {
-    let Query(query) = query.map_err(|_| INVALID_QUERY)?;
+    let Json(query) = body?;
     if query.q.trim().is_empty() || query.q.chars().count() > MAX_QUERY {
         return Err(ApiError::InvalidField { field: "q", expected: "words of 1 to 200 characters" });
     }

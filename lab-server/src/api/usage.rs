@@ -43,7 +43,7 @@ pub(crate) struct SumView {
 #[into_params(parameter_in = Query)]
 pub(super) struct UsageQuery {
     /// `day`, `model`, `key` or `project`; else `day`.
-    #[param(value_type = Option<String>)]
+    #[param(inline)]
     by: Option<SumBy>,
     /// From this UTC day on, such as `2026-11-20`, or this millisecond since 1970 on.
     from: Option<String>,

@@ -5,6 +5,7 @@ use std::{fmt, str::FromStr};
 
 use sea_orm::{ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use wire::{ProjectId, RequestId, UserId};
 
 use super::{SpendingWindow, Store, StoreError, ledger, spending};
@@ -254,7 +255,7 @@ impl fmt::Display for Cursor {
 }
 
 /// What requests are put together by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SumBy {
     /// The UTC day of their arrival.

@@ -404,6 +404,35 @@ fn the_committed_openapi_is_this_one() {
     assert!(committed == document, "lab-server/openapi.json is stale: ONEK4_BLESS=1 cargo test -p lab-server --test lab openapi");
 }
 
+/// Addresses are kept: by proxies, by browsers, by whoever is asked why something is slow. What people write, and what they call
+/// things, is sent in bodies and headers only.
+#[test]
+fn no_address_has_place_for_anybodys_words() {
+    const IDENTITIES: [&str; 10] = ["id", "kid", "file", "rule", "server", "project", "folder", "leaf", "run", "key"];
+    // Where a list goes on, days, and models as records name them.
+    const OTHERS: [&str; 4] = ["cursor", "from", "to", "model"];
+    // A provider sends the browser back with these, each good for one sign-in (RFC 6749 4.1.2, RFC 9207).
+    const CALLBACK: (&str, [&str; 5]) = ("/api/sign-in/callback/{provider}", ["provider", "code", "state", "error", "iss"]);
+    let document: Value = serde_json::from_str(&api::document().unwrap()).unwrap();
+    let mut looked_at = 0;
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                let (place, name) = (parameter["in"].as_str().unwrap(), parameter["name"].as_str().unwrap());
+                let schema = &parameter["schema"];
+                let free = schema["enum"].is_null() && !matches!(schema["type"].as_str(), Some("integer" | "boolean"));
+                if free && place != "header" {
+                    looked_at += 1;
+                    let by_standard = path == CALLBACK.0 && CALLBACK.1.contains(&name);
+                    let known = IDENTITIES.contains(&name) || (place == "query" && OTHERS.contains(&name)) || by_standard;
+                    assert!(known, "{method} {path} takes `{name}` in its {place}: send it in the body or in a header");
+                }
+            }
+        }
+    }
+    assert!(looked_at > 50, "{looked_at}");
+}
+
 #[tokio::test]
 async fn what_is_no_endpoint_of_ours_is_answered_in_its_callers_protocol() {
     let lab = TestLab::start().await;

@@ -18,9 +18,17 @@ async fn get(browser: &Browser, path: &str) -> Value {
     answer.json()
 }
 
-async fn put(browser: &Browser, path: &str, bytes: impl Into<Bytes>) -> Answer {
-    let request = request("PUT", path).header("sec-fetch-site", "same-origin").header("content-type", "application/octet-stream");
-    browser.send(request, bytes.into()).await
+async fn search(browser: &Browser, body: Value) -> Value {
+    ok(browser, "POST", "/api/search", body).await["data"].take()
+}
+
+async fn put(browser: &Browser, address: &str, path: &str, bytes: impl Into<Bytes>) -> Answer {
+    let request = request("PUT", address).header("sec-fetch-site", "same-origin").header("x-1k4-path", path);
+    browser.send(request.header("content-type", "application/octet-stream"), bytes.into()).await
+}
+
+async fn read(browser: &Browser, address: &str, path: &str) -> Answer {
+    browser.send(request("GET", address).header("x-1k4-path", path), Bytes::new()).await
 }
 
 fn code(answer: &Answer) -> (u16, String) {
@@ -55,11 +63,11 @@ async fn a_conversation_is_held_branched_and_found() {
     assert_eq!(in_folder["data"].as_array().unwrap().len(), 1);
     assert_eq!(ok(&ada, "PATCH", &at, json!({ "title": null })).await["title"], "Where is the Zugspitze?");
 
-    let found = get(&ada, "/api/search?q=ZUGSPITZE%20where").await;
-    assert_eq!(found["data"][0]["kind"], "message");
-    assert_eq!(found["data"][0]["message"], first["id"]);
-    assert_eq!(found["data"][0]["marks"], json!([{ "start": 0, "end": 5 }, { "start": 13, "end": 22 }]));
-    assert_eq!(get(&eve, "/api/search?q=zugspitze").await["data"], json!([]));
+    let found = search(&ada, json!({ "q": "ZUGSPITZE where" })).await;
+    assert_eq!(found[0]["kind"], "message");
+    assert_eq!(found[0]["message"], first["id"]);
+    assert_eq!(found[0]["marks"], json!([{ "start": 0, "end": 5 }, { "start": 13, "end": 22 }]));
+    assert_eq!(search(&eve, json!({ "q": "zugspitze" })).await, json!([]));
 
     let fork = ok(&ada, "POST", &format!("{at}/fork"), json!({ "message": first["id"] })).await;
     assert_ne!(fork["id"], made["id"]);
@@ -72,7 +80,7 @@ async fn a_conversation_is_held_branched_and_found() {
         ("POST", format!("{at}/messages"), Some(json!({ "parts": text("x") }))),
         ("POST", format!("{at}/fork"), Some(json!({ "message": first["id"] }))),
         ("POST", "/api/conversations".into(), Some(json!({ "project": ada.project }))),
-        ("GET", format!("/api/search?q=x&project={}", ada.project), None),
+        ("POST", "/api/search".into(), Some(json!({ "q": "x", "project": ada.project }))),
         ("DELETE", format!("/api/folders/{}", folder["id"].as_str().unwrap()), None),
     ] {
         assert_eq!(code(&eve.ask(method, &path, body).await), (404, "not_found".into()), "{method} {path}");
@@ -86,7 +94,7 @@ async fn a_conversation_is_held_branched_and_found() {
 
     ok(&ada, "DELETE", &at, Value::Null).await;
     assert_eq!(ada.ask("GET", &at, None).await.status, StatusCode::NOT_FOUND);
-    assert_eq!(get(&ada, "/api/search?q=watzmann").await["data"], json!([]));
+    assert_eq!(search(&ada, json!({ "q": "watzmann" })).await, json!([]));
 }
 
 #[tokio::test]
@@ -94,33 +102,41 @@ async fn files_are_written_read_moved_and_brought_back() {
     let lab = TestLab::start().await;
     let (ada, eve) = (lab.sign_in("ada").await, lab.sign_in("eve").await);
     let files = format!("/api/projects/{}/files", ada.project);
-    let content = |path: &str| format!("{files}/content?path={path}");
-    let first = put(&ada, &content("docs/plan.html"), "<script>alert(1)</script>").await.json();
+    let content = format!("{files}/content");
+    let first = put(&ada, &content, "docs/plan.html", "<script>alert(1)</script>").await.json();
     assert_eq!((&first["version"], &first["media_type"]), (&json!(1), &json!("text/plain; charset=utf-8")));
-    let read = ada.ask("GET", &content("docs/plan.html"), None).await;
-    assert_eq!(read.text(), "<script>alert(1)</script>");
-    let header = |name: &str| read.headers[name].to_str().unwrap().to_owned();
+    let shown = read(&ada, &content, "docs%2Fplan.html").await;
+    assert_eq!(shown.text(), "<script>alert(1)</script>");
+    let header = |name: &str| shown.headers[name].to_str().unwrap().to_owned();
     assert_eq!(header("content-disposition"), "attachment; filename*=UTF-8''plan.html");
     assert_eq!(header("x-content-type-options"), "nosniff");
     assert_eq!(header("content-type"), "text/plain; charset=utf-8");
 
-    assert_eq!(put(&ada, &format!("{}&seen=1", content("docs/plan.html")), "two").await.json()["version"], 2);
-    let stale = put(&ada, &format!("{}&seen=1", content("docs/plan.html")), "three").await;
+    assert_eq!(put(&ada, &format!("{content}?seen=1"), "docs/plan.html", "two").await.json()["version"], 2);
+    let stale = put(&ada, &format!("{content}?seen=1"), "docs/plan.html", "three").await;
     assert_eq!(code(&stale), (409, "changed_meanwhile".into()));
-    for path in ["..%2Fetc", "%2Fetc", "a%00", "a%5Cb", "C:", "", "a%2F..%2Fb", "con"] {
-        assert_eq!(code(&put(&ada, &content(path), "x").await), (400, "invalid_field".into()), "{path}");
+    let nasty =
+        ["..%2Fetc", "%2Fetc", "a%00", "a%5Cb", "C:", "", "a%2F..%2Fb", "con", "../etc", "a%", "a%2", "a%zz", "%ff", "a b", "ä"];
+    for path in nasty {
+        assert_eq!(code(&put(&ada, &content, path, "x").await), (400, "invalid_field".into()), "{path}");
     }
+    let without = ada.ask("PUT", &content, Some(json!("x"))).await;
+    assert_eq!(code(&without), (400, "invalid_field".into()));
+    let twice = request("GET", &content).header("x-1k4-path", "docs/plan.html").header("x-1k4-path", "docs/plan.html");
+    assert_eq!(code(&ada.send(twice, Bytes::new()).await), (400, "invalid_field".into()));
+    let spelled = put(&ada, &content, "Gr%c3%bc%C3%9Fe%20100%25.md", "x").await.json();
+    assert_eq!(spelled["path"], "Grüße 100%.md");
+    ok(&ada, "DELETE", &format!("{files}/{}?forever=true", spelled["file"].as_str().unwrap()), Value::Null).await;
     let file = format!("{files}/{}", first["file"].as_str().unwrap());
     assert_eq!(ada.ask("GET", &format!("{file}/content?version=1"), None).await.text(), "<script>alert(1)</script>");
     assert_eq!(ok(&ada, "PATCH", &file, json!({ "path": "plan.md", "seen": 2 })).await["version"], 3);
     assert_eq!(get(&ada, &format!("{file}/versions?limit=2")).await["next"], "2");
-    assert_eq!(get(&ada, "/api/search?in=files&q=plan.md").await["data"][0]["file"], first["file"]);
-    assert_eq!(get(&ada, "/api/search?in=files&q=two").await["data"][0]["snippet"], "two");
+    assert_eq!(search(&ada, json!({ "in": "files", "q": "plan.md" })).await[0]["file"], first["file"]);
+    assert_eq!(search(&ada, json!({ "in": "files", "q": "two" })).await[0]["snippet"], "two");
 
     for (method, path, body) in [
         ("GET", files.clone(), None),
         ("GET", file.clone(), None),
-        ("GET", content("plan.md"), None),
         ("GET", format!("{file}/content"), None),
         ("GET", format!("{file}/versions"), None),
         ("PATCH", file.clone(), Some(json!({ "path": "x" }))),
@@ -132,7 +148,8 @@ async fn files_are_written_read_moved_and_brought_back() {
     ] {
         assert_eq!(code(&eve.ask(method, &path, body).await), (404, "not_found".into()), "{method} {path}");
     }
-    assert_eq!(code(&put(&eve, &content("plan.md"), "x").await), (404, "not_found".into()));
+    assert_eq!(code(&put(&eve, &content, "plan.md", "x").await), (404, "not_found".into()));
+    assert_eq!(code(&read(&eve, &content, "plan.md").await), (404, "not_found".into()));
 
     ok(&ada, "DELETE", &file, Value::Null).await;
     assert_eq!(get(&ada, &files).await["data"], json!([]));
@@ -144,8 +161,8 @@ async fn files_are_written_read_moved_and_brought_back() {
     let blobs = lab.dir.join("blobs").join(ada.project.to_string());
     assert_eq!(std::fs::read_dir(&blobs).unwrap().count(), 0);
     let most = Bytes::from(vec![b'a'; 50 * 1024 * 1024]);
-    assert_eq!(put(&ada, &content("big"), most.clone()).await.json()["size"], most.len());
-    assert_eq!(ada.ask("GET", &content("big"), None).await.body, most);
+    assert_eq!(put(&ada, &content, "big", most.clone()).await.json()["size"], most.len());
+    assert_eq!(read(&ada, &content, "big").await.body, most);
     ok(&ada, "DELETE", &format!("/api/projects/{}", ada.project), Value::Null).await;
     assert!(!blobs.exists());
 }
@@ -165,7 +182,7 @@ async fn a_board_and_a_brief_are_the_projects() {
     assert_eq!(code(&ada.ask("PATCH", &task, Some(change)).await), (409, "changed_meanwhile".into()));
     let board = get(&ada, &tasks).await;
     assert_eq!((&board["data"][0]["title"], &board["data"][1]["title"]), (&json!("two"), &json!("one")));
-    assert_eq!(get(&ada, "/api/search?in=tasks&q=now").await["data"][0]["task"], second["id"]);
+    assert_eq!(search(&ada, json!({ "in": "tasks", "q": "now" })).await[0]["task"], second["id"]);
 
     let brief = format!("/api/projects/{}/brief", ada.project);
     assert_eq!(get(&ada, &brief).await["instructions"], "");

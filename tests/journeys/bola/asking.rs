@@ -94,6 +94,7 @@ impl Asking {
     async fn send(&mut self, operation: &Operation<'_>, draft: &Draft, headers: &[(&str, &str)]) -> Whole {
         let kind = draft.body.as_ref().map(|(kind, _)| kind.as_str());
         let mut all: Vec<(&str, &str)> = kind.map(|kind| ("content-type", kind)).into_iter().collect();
+        all.extend(draft.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         all.extend(headers);
         let body = draft.body.as_ref().map(|(_, body)| body.clone()).unwrap_or_default();
         self.plain(operation.method.clone(), &draft.path, &all, body).await

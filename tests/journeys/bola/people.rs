@@ -234,7 +234,7 @@ impl Person {
     /// Words of theirs that the field takes.
     fn words(&self, text: &Text) -> String {
         let words = match text.name.as_str() {
-            "path" => self.path.clone(),
+            "path" | "x-1k4-path" => self.path.clone(),
             "by" => "day".to_owned(),
             "day" | "month" | "total" | "spending.day" | "spending.month" | "spending.total" => "1.5".to_owned(),
             "from" | "to" => "2026-11-20".to_owned(),

@@ -87,6 +87,7 @@ const WORDS: &[&str] = &[
     "url",
     "user_code",
     "value",
+    "x-1k4-path",
 ];
 
 /// What a text of an operation is.
@@ -100,10 +101,10 @@ pub fn meaning(operation: &Operation<'_>, text: &Text) -> Meaning {
             found(PLACES, before.rsplit('/').next().unwrap_or_default())
         }
         // What stands above a folder is a folder, and above a message a message.
-        Place::Query | Place::Body if last == "parent" => {
+        Place::Query | Place::Header | Place::Body if last == "parent" => {
             Some(if operation.path.starts_with("/api/folders") { "folder" } else { "message" })
         }
-        Place::Query | Place::Body => found(NAMES, last),
+        Place::Query | Place::Header | Place::Body => found(NAMES, last),
     };
     match noun {
         Some(noun) => Meaning::Identity(noun),
