@@ -141,6 +141,7 @@ impl App {
         let log = Log::new(store.clone());
         let heads = log.keep_heads(&config.audit_heads).await?;
         farewell::finish(&store, &log, &config.blobs).await?;
+        store.finish_departures().await?;
         let revocations = Revocations::follow(store.clone()).await?;
         let catalogue = Arc::new(providers::catalogue(&config.providers).map_err(ProviderError::from)?);
         let assistant = match &config.assistant {

@@ -276,7 +276,7 @@ impl Store {
     }
 
     /// Deletes a conversation with all its messages and runs. Its key goes first: when that is done nobody reads it any more, and
-    /// what fails afterwards is done by deleting once more.
+    /// what fails afterwards is done by deleting once more, or when the Lab starts.
     ///
     /// # Errors
     /// [`StoreError::Missing`] when the owner has no such conversation.
@@ -646,6 +646,44 @@ mod tests {
             assert!(matches!(store.vault.key(scope).await, Err(VaultError::NoKey)), "{scope}");
         }
         assert!(matches!(store.add_conversation(ada, new(project)).await, Err(StoreError::Missing(_))));
+    }
+
+    #[tokio::test]
+    async fn what_a_failing_database_left_half_deleted_goes_when_the_lab_starts() {
+        use sea_orm::ConnectionTrait;
+
+        let People { scratch, ada, project, .. } = people().await;
+        let store = &scratch.store;
+        let other = store.add_project(ada, "other").await.unwrap().id;
+        let (lone, inside) =
+            (store.add_conversation(ada, new(other)).await.unwrap(), store.add_conversation(ada, new(project)).await.unwrap());
+        let stays = store.add_conversation(ada, new(other)).await.unwrap();
+        for at in [&lone, &inside, &stays] {
+            store.add_message(ada, at.id, None, Role::User, words("x"), None).await.unwrap();
+        }
+        let said = async || messages::entity::Entity::find().all(&store.db).await.unwrap().len();
+        for fault in [
+            "CREATE TRIGGER broken_c BEFORE DELETE ON conversations BEGIN SELECT RAISE(ABORT, 'broken'); END",
+            "CREATE TRIGGER broken_p BEFORE UPDATE ON projects BEGIN SELECT RAISE(ABORT, 'broken'); END",
+        ] {
+            store.db.execute_unprepared(fault).await.unwrap();
+        }
+        assert!(matches!(store.delete_conversation(ada, lone.id).await, Err(StoreError::Database(_))));
+        assert!(matches!(store.delete_project(ada, project).await, Err(StoreError::Database(_))));
+        // Nobody reads them any more, though the rows are there.
+        assert_eq!(store.conversation(ada, lone.id).await.unwrap(), None);
+        assert!(matches!(store.messages(ada, inside.id).await, Err(StoreError::Missing(_))));
+        assert!(store.finish_departures().await.is_err());
+        assert_eq!((said().await, store.projects(ada).await.unwrap().len()), (3, 2));
+
+        store.db.execute_unprepared("DROP TRIGGER broken_c; DROP TRIGGER broken_p").await.unwrap();
+        for _ in 0..2 {
+            store.finish_departures().await.unwrap();
+            let left: Vec<_> = store.projects(ada).await.unwrap().into_iter().map(|project| project.id).collect();
+            assert_eq!((said().await, left), (1, vec![other]));
+        }
+        assert_eq!(entity::Entity::find().all(&store.db).await.unwrap().len(), 1);
+        assert_eq!(store.messages(ada, stays.id).await.unwrap()[0].content, words("x"));
     }
 
     /// Ten thousand messages of half a kilobyte, of which one is looked for. It prints how long that took.

@@ -1,4 +1,4 @@
-//! How a project goes: its keys first, then everything that they opened.
+//! How a project or a conversation goes: its keys first, then everything that they opened.
 
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, QueryFilter, QuerySelect,
@@ -13,7 +13,46 @@ use crate::vault::Scope;
 /// file's goes with it. The operation log stays, which nobody can open any more: its chain still shows that no row is missing.
 const TABLES: [&str; 6] = ["conversations", "files", "blobs", "tasks", "rules", "tool_servers"];
 
+/// Values that are bound in one statement, well below what SQLite takes.
+const AT_ONCE: usize = 500;
+
 impl Store {
+    /// Ends what a Lab before this one left half deleted: conversations and projects whose keys are gone and whose rows are there.
+    ///
+    /// # Errors
+    /// When the database or the keystore fails.
+    pub async fn finish_departures(&self) -> Result<(), StoreError> {
+        let (mut projects, mut conversations) = (Vec::new(), Vec::new());
+        for scope in self.vault.deleted().await? {
+            match scope {
+                Scope::Project(owner, project) => projects.push((owner, project)),
+                Scope::Conversation(_, conversation) => conversations.push(conversation.to_string()),
+                // Whole people are another matter, and the Lab itself stays.
+                Scope::User(_) | Scope::Lab => {}
+            }
+        }
+        for some in projects.chunks(AT_ONCE) {
+            let left: Vec<String> = projects::entity::Entity::find()
+                .select_only()
+                .column(projects::entity::Column::Id)
+                .filter(projects::entity::Column::Id.is_in(some.iter().map(|(_, project)| project.to_string())))
+                .filter(projects::entity::Column::DeletedAt.is_null())
+                .into_tuple()
+                .all(&self.db)
+                .await?;
+            for (owner, project) in some.iter().filter(|(_, project)| left.contains(&project.to_string())) {
+                self.delete_project(*owner, *project).await?;
+            }
+        }
+        for some in conversations.chunks(AT_ONCE) {
+            conversations::entity::Entity::delete_many()
+                .filter(conversations::entity::Column::Id.is_in(some))
+                .exec(&self.db)
+                .await?;
+        }
+        Ok(())
+    }
+
     /// Deletes the keys of a project and of its conversations: nobody reads them any more. Safe to repeat.
     pub(super) async fn shred_project(&self, owner: UserId, project: ProjectId) -> Result<(), StoreError> {
         projects::of_owner(&self.db, owner, project).await?;

@@ -133,7 +133,8 @@ impl Store {
     }
 
     /// Deletes a project with everything in it: all its keys are revoked, its name becomes free, its records stay until they are
-    /// old. Gives the security epoch. What is sealed goes first: what fails afterwards is done by deleting once more.
+    /// old. Gives the security epoch. What is sealed goes first: what fails afterwards is done by deleting once more, or when the
+    /// Lab starts.
     ///
     /// # Errors
     /// [`StoreError::Missing`] when the owner has no such project.
@@ -156,9 +157,10 @@ impl Store {
         let conversations = departures::clear_project(&transaction, owner, project).await?;
         api_keys::revoke_all(&transaction, project, now).await?;
         let epoch = security_epoch::raise(&transaction).await?;
-        transaction.commit().await?;
+        // Before their rows are gone for good: keys that no row names are never found again.
         let scopes: Vec<_> = conversations.into_iter().map(|conversation| Scope::Conversation(owner, conversation)).collect();
         self.vault.shred_all(&scopes).await?;
+        transaction.commit().await?;
         Ok(epoch)
     }
 }
