@@ -64,7 +64,7 @@ fn is_name(name: &str) -> bool {
 
 /// What turns the direction of writing, breaks a line or marks an order of bytes: a name with one is not what it looks like.
 fn is_unseen(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 fn is_device(name: &str) -> bool {
@@ -196,10 +196,13 @@ mod tests {
         .map(str::to_owned)
         .to_vec();
         nasty.extend([long, deep, format!("{}/..", "a/".repeat(20)), "é".repeat(257)]);
-        // Each of them deeper, behind something and before something.
-        let more: Vec<_> = nasty.iter().filter(|path| !path.is_empty()).map(|path| format!("ok/{path}")).collect();
-        nasty.extend(more.into_iter().filter(|path| !path.ends_with("/...")));
-        assert!(nasty.len() >= 150, "{}", nasty.len());
+        nasty.push("a\u{61c}b".to_owned());
+        // Each of them deeper, and with something below it.
+        let deeper: Vec<_> = nasty.iter().flat_map(|path| [format!("ok/{path}"), format!("{path}/ok")]).collect();
+        nasty.extend(deeper);
+        nasty.sort();
+        nasty.dedup();
+        assert!(nasty.len() >= 200, "{}", nasty.len());
         for path in &nasty {
             assert!(path.parse::<Path>().is_err(), "{path:?}");
         }
