@@ -42,6 +42,7 @@ use axum::{
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter, clock::Clock as _};
 use http::{HeaderValue, header};
 use serde::{Deserialize, Deserializer, Serialize};
+use tokio::sync::Semaphore;
 use utoipa::{
     Modify, OpenApi, ToSchema,
     openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme},
@@ -88,6 +89,8 @@ const PER_ADDRESS_WINDOW: Duration = Duration::from_secs(10);
 const TIDY_AT: usize = 65_536;
 /// Files that one person may be sending at once, each of which takes some 3 MiB of memory.
 const UPLOADS: usize = 8;
+/// Exports that may run at once, of all people: each holds one of the runtime's threads for blocking work for as long as it is read.
+const EXPORTS: usize = 16;
 /// The schema's path.
 const SCHEMA_PATH: &str = "/api/openapi.json";
 
@@ -137,6 +140,9 @@ struct Inner {
     parts: Parts,
     addresses: DefaultKeyedRateLimiter<IpAddr>,
     uploads: Turns,
+    /// Places for exports, each of which holds a thread while its reader reads.
+    exports: Arc<Semaphore>,
+    exporting: Turns,
 }
 
 impl Deref for Inner {
@@ -170,7 +176,13 @@ impl Api {
         let every = PER_ADDRESS_WINDOW / PER_ADDRESS.get();
         // A period of nothing is the only thing that has no quota.
         let quota = Quota::with_period(every).unwrap_or_else(|| Quota::per_second(PER_ADDRESS)).allow_burst(PER_ADDRESS);
-        Self(Arc::new(Inner { parts, addresses: RateLimiter::keyed(quota), uploads: Turns::new(UPLOADS) }))
+        Self(Arc::new(Inner {
+            parts,
+            addresses: RateLimiter::keyed(quota),
+            uploads: Turns::new(UPLOADS),
+            exports: Arc::new(Semaphore::new(EXPORTS)),
+            exporting: Turns::new(1),
+        }))
     }
 
     /// All its routes.

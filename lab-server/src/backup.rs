@@ -36,6 +36,8 @@ const BLOBS: &str = "blobs";
 /// The folders, below that of the data, in which a copy is prepared, begin like this.
 const TEMPORARY: &str = "backup-";
 const DAY_MS: i64 = 86_400_000;
+/// When what a copy was prepared in is nobody's any more: the largest copy takes minutes.
+const STALE: Duration = Duration::from_secs(3 * 3_600);
 /// How often a running Lab looks whether a copy is due.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
@@ -152,6 +154,9 @@ pub async fn follow(config: Config, store: Store, ended: CancellationToken) {
             () = ended.cancelled() => return,
             _ = looks.tick() => {}
         }
+        if let Err(error) = sweep(&config.data_dir) {
+            tracing::error!(%error, "what an unfinished backup left cannot be removed");
+        }
         // Asked of the destinations, so that whoever starts the Lab often does not copy it as often.
         let newest = |folder: &PathBuf| list(folder).ok()?.into_iter().map(|copy| copy.made_at).max();
         let due = plan.destinations.iter().any(|folder| newest(folder).is_none_or(|made_at| now_ms() - made_at >= every));
@@ -263,6 +268,12 @@ async fn put_back(data: &Path, keys: &Path, identities: Vec<Identity>, to: &Path
 fn write(plan: &Plan, draft: &Path, blobs: &Path) -> Result<Vec<Copy>, BackupError> {
     let (made_at, mut copies, mut failures) = (now_ms(), Vec::new(), Vec::new());
     for folder in &plan.destinations {
+        // Keys that are too old go whether or not newer ones can be written: people were told when a deletion is final. Data waits
+        // for its successor.
+        if let Err(error) = prune(plan, folder, Part::Keys, made_at) {
+            failures.push(error);
+            continue;
+        }
         let written = [Part::Data, Part::Keys].into_iter().try_fold(Vec::new(), |mut written, part| {
             let path = folder.join(Named(made_at, part).to_string());
             let parts: &[(&Path, &str)] = match part {
@@ -273,7 +284,7 @@ fn write(plan: &Plan, draft: &Path, blobs: &Path) -> Result<Vec<Copy>, BackupErr
             written.push(Copy { path, part, made_at, size });
             Ok(written)
         });
-        match written.and_then(|written| prune(plan, folder, made_at).map(|()| written)) {
+        match written.and_then(|written| prune(plan, folder, Part::Data, made_at).map(|()| written)) {
             Ok(written) => copies.extend(written),
             Err(error) => failures.push(error),
         }
@@ -286,12 +297,12 @@ fn write(plan: &Plan, draft: &Path, blobs: &Path) -> Result<Vec<Copy>, BackupErr
 }
 
 /// Removes what is older than it may be.
-fn prune(plan: &Plan, folder: &Path, now: i64) -> Result<(), BackupError> {
-    for copy in list(folder)? {
-        let days = match copy.part {
-            Part::Data => plan.keep_days,
-            Part::Keys => plan.keystore_keep_days,
-        };
+fn prune(plan: &Plan, folder: &Path, part: Part, now: i64) -> Result<(), BackupError> {
+    let days = match part {
+        Part::Data => plan.keep_days,
+        Part::Keys => plan.keystore_keep_days,
+    };
+    for copy in list(folder)?.into_iter().filter(|copy| copy.part == part) {
         if now - copy.made_at >= i64::from(days) * DAY_MS {
             std::fs::remove_file(&copy.path).map_err(|error| failed(&copy.path, &error))?;
         }
@@ -305,19 +316,26 @@ struct Draft(PathBuf);
 impl Draft {
     /// A new folder; what a sudden death left of older ones goes.
     fn begin(data_dir: &Path) -> Result<Self, BackupError> {
-        let in_data = |error: &std::io::Error| failed(data_dir, error);
-        for entry in std::fs::read_dir(data_dir).map_err(|error| in_data(&error))? {
-            let entry = entry.map_err(|error| in_data(&error))?;
-            let old = || entry.metadata().and_then(|old| old.modified()).ok()?.elapsed().ok();
-            let is_ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(TEMPORARY));
-            if is_ours && old().is_some_and(|age| age > Duration::from_secs(86_400)) {
-                std::fs::remove_dir_all(entry.path()).map_err(|error| in_data(&error))?;
-            }
-        }
+        sweep(data_dir)?;
         let path = data_dir.join(format!("{TEMPORARY}{}", wire::RequestId::random()));
         make_private_dir(&path).map_err(|error| failed(&path, &error))?;
         Ok(Self(path))
     }
+}
+
+/// Removes the folders that copies were prepared in and that a sudden death left: they hold wrapped keys, of people deleted since too.
+/// One that is younger than [`STALE`] may be another process's.
+fn sweep(data_dir: &Path) -> Result<(), BackupError> {
+    let in_data = |error: &std::io::Error| failed(data_dir, error);
+    for entry in std::fs::read_dir(data_dir).map_err(|error| in_data(&error))? {
+        let entry = entry.map_err(|error| in_data(&error))?;
+        let old = || entry.metadata().and_then(|old| old.modified()).ok()?.elapsed().ok();
+        let is_ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(TEMPORARY));
+        if is_ours && old().is_some_and(|age| age > STALE) {
+            std::fs::remove_dir_all(entry.path()).map_err(|error| in_data(&error))?;
+        }
+    }
+    Ok(())
 }
 
 impl Drop for Draft {

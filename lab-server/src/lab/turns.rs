@@ -27,15 +27,21 @@ impl Turns {
 
     /// Waits for a turn, first come, first served. It ends when what is given is dropped.
     pub async fn take(&self, person: UserId) -> Option<OwnedSemaphorePermit> {
-        let turns = {
-            // No code that can panic runs under the lock.
-            let mut people = self.people.lock().unwrap_or_else(PoisonError::into_inner);
-            if people.len() >= TIDY_AT {
-                people.retain(|_, turns| Arc::strong_count(turns) > 1);
-            }
-            Arc::clone(people.entry(person).or_insert_with(|| Arc::new(Semaphore::new(self.each))))
-        };
         // Nobody closes it.
-        turns.acquire_owned().await.ok()
+        self.of(person).acquire_owned().await.ok()
+    }
+
+    /// A turn, if one is free now.
+    pub fn try_take(&self, person: UserId) -> Option<OwnedSemaphorePermit> {
+        self.of(person).try_acquire_owned().ok()
+    }
+
+    fn of(&self, person: UserId) -> Arc<Semaphore> {
+        // No code that can panic runs under the lock.
+        let mut people = self.people.lock().unwrap_or_else(PoisonError::into_inner);
+        if people.len() >= TIDY_AT {
+            people.retain(|_, turns| Arc::strong_count(turns) > 1);
+        }
+        Arc::clone(people.entry(person).or_insert_with(|| Arc::new(Semaphore::new(self.each))))
     }
 }

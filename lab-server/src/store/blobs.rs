@@ -6,12 +6,15 @@ use sea_orm::{
     ActiveModelTrait,
     ActiveValue::Set,
     ColumnTrait, DatabaseTransaction, EntityTrait, FromQueryResult, QueryFilter, QuerySelect,
-    sea_query::{Expr, Func, Query},
+    sea_query::{Expr, Func, Query, SimpleExpr},
 };
 use wire::{BlobId, ProjectId, UserId};
 
 use super::{Store, StoreError, files::entity_versions, id, now_ms};
 use crate::vault::BlindIndex;
+
+/// Bytes of all contents of a person at most, over all their projects: ten projects as full as one can be.
+const MAX_PERSON_BYTES: i64 = 20 * 1024 * 1024 * 1024;
 
 /// A content that is to be known.
 pub(super) struct NewBlob {
@@ -48,7 +51,13 @@ pub(super) async fn keep(
     if let Some(known) = known {
         return id(&known.id, "blob id");
     }
-    if used(transaction, project).await?.saturating_add(new.size) > most {
+    let of_person = entity::Column::UserId.eq(owner.to_string());
+    if used(transaction, of_person).await?.saturating_add(new.size) > MAX_PERSON_BYTES {
+        return Err(StoreError::Full(
+            "your files are as large as they can be in all projects together; delete some for good first",
+        ));
+    }
+    if used(transaction, entity::Column::ProjectId.eq(project.to_string())).await?.saturating_add(new.size) > most {
         return Err(StoreError::Full("the project's files are as large as they can be together; delete some for good first"));
     }
     entity::ActiveModel {
@@ -84,20 +93,14 @@ pub(super) async fn forget_unused(
     Ok(unused)
 }
 
-/// Bytes of all contents of a project.
-async fn used(transaction: &DatabaseTransaction, project: ProjectId) -> Result<i64, StoreError> {
+/// Bytes of all contents of a project, or of a person.
+async fn used(transaction: &DatabaseTransaction, whose: SimpleExpr) -> Result<i64, StoreError> {
     #[derive(FromQueryResult)]
     struct Sum {
         size: i64,
     }
     let sum = Func::coalesce([Func::sum(Expr::col(entity::Column::Size)).into(), Expr::val(0_i64)]);
-    let sum = entity::Entity::find()
-        .filter(entity::Column::ProjectId.eq(project.to_string()))
-        .select_only()
-        .expr_as(sum, "size")
-        .into_model::<Sum>()
-        .one(transaction)
-        .await?;
+    let sum = entity::Entity::find().filter(whose).select_only().expr_as(sum, "size").into_model::<Sum>().one(transaction).await?;
     Ok(sum.map_or(0, |sum| sum.size))
 }
 

@@ -106,6 +106,11 @@ impl Store {
     /// # Errors
     /// [`StoreError::Missing`] when the owner has no such project or folder.
     pub async fn add_conversation(&self, owner: UserId, new: NewConversation) -> Result<Conversation, StoreError> {
+        // Looked at first: a key that is made and deleted for nothing leaves its tombstone for ever.
+        projects::of_owner(&self.db, owner, new.project).await?;
+        if let Some(folder) = new.folder {
+            folders::of_owner(&self.db, owner, folder).await?;
+        }
         let conversation = ConversationId::random();
         let scope = Scope::Conversation(owner, conversation);
         let key = self.vault.create(scope).await?;

@@ -1,13 +1,17 @@
 //! A person's projects. API keys belong to one.
 
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, Select, sea_query::Expr,
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, IntoActiveModel, PaginatorTrait, QueryFilter, QueryOrder, Select,
+    sea_query::Expr,
 };
 use serde::{Deserialize, Serialize};
 use wire::{ProjectId, UserId};
 
 use super::{Rates, Store, StoreError, api_keys, departures, id, names, now_ms, rate, security_epoch, stored_rate, taken};
 use crate::vault::{Key, Scope, VaultError};
+
+/// Projects of a person at most: the list of them is one page, and each has a key and a log of its own.
+const MAX_PROJECTS: u64 = 200;
 
 /// One of a person's projects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -39,15 +43,24 @@ impl Store {
     /// Starts a project.
     ///
     /// # Errors
-    /// [`StoreError::Taken`] when the owner has one of that name.
+    /// [`StoreError::Taken`] when the owner has one of that name, [`StoreError::Full`] when they have too many.
     pub async fn add_project(&self, owner: UserId, name: &str) -> Result<Project, StoreError> {
+        let key = self.key_of(owner).await?;
+        // Looked at before there is a key: one that is made for nothing stays. The index has the last word on the name.
+        let index = names::PROJECTS.index(&key, name);
+        if of(owner).filter(entity::Column::NameIndex.eq(&index)).count(&self.db).await? > 0 {
+            return Err(StoreError::Taken("a project"));
+        }
+        if of(owner).count(&self.db).await? >= MAX_PROJECTS {
+            return Err(StoreError::Full("you have 200 projects, which is as many as a person can have; delete one first"));
+        }
         let settings = ProjectSettings::default();
         let project = Project { id: ProjectId::random(), user: owner, name: name.to_owned(), created_at: now_ms(), settings };
-        let (row, key) = (project.id.to_string(), self.key_of(owner).await?);
+        let row = project.id.to_string();
         self.vault.create(Scope::Project(owner, project.id)).await?;
         entity::ActiveModel {
             user_id: Set(owner.to_string()),
-            name_index: Set(names::PROJECTS.index(&key, name)),
+            name_index: Set(index),
             name_sealed: Set(names::PROJECTS.seal(&key, &row, 0, name)),
             name_version: Set(0),
             id: Set(row),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use http::StatusCode;
+use lab_server::store::Scope;
 use wire::{
     fingerprint::Fingerprint,
     pairing::{AUTHORIZE_PATH, DeviceGrant, DeviceRequest, Paired, TOKEN_PATH, TokenError, TokenErrorCode, TokenRequest},
@@ -60,7 +61,7 @@ fn ticket(page: &Answer) -> String {
 #[tokio::test]
 async fn a_person_approves_on_the_page() {
     let lab = TestLab::start().await;
-    let (user, key) = lab.user_with_key("ada").await;
+    let (user, project, key) = lab.user_with_scopes("ada", &[Scope::Manage]).await;
     let bridge = Bridge::authorize(&lab, 7, "<b>gpu</b>-box").await;
     assert_eq!(bridge.grant.verification_uri, format!("{}/pair", lab.lab.origin));
     assert_eq!((bridge.grant.expires_in, bridge.grant.interval, bridge.grant.user_code.len()), (600, 5, 9));
@@ -73,6 +74,11 @@ async fn a_person_approves_on_the_page() {
     assert!(policy.contains("style-src 'sha256-") && policy.contains("form-action 'self'"), "{policy}");
 
     let typed = bridge.grant.user_code.to_lowercase().replace('-', "");
+    // A key that may ask models lets nobody in who would answer them.
+    let asks = lab.key(project, &[Scope::Inference, Scope::Usage]).await;
+    let page = lab.post_form("/pair/review", format!("code={typed}&key={asks}")).await;
+    assert_eq!(page.status, StatusCode::FORBIDDEN, "{}", page.text());
+    assert!(page.text().contains("scope manage"), "{}", page.text());
     let page = lab.post_form("/pair/review", format!("code={typed}&key={key}")).await;
     assert_eq!(page.status, StatusCode::OK, "{}", page.text());
     assert!(page.text().contains("&lt;b&gt;gpu&lt;/b&gt;-box") && !page.text().contains("<b>"), "{}", page.text());
@@ -130,7 +136,7 @@ async fn a_denial_and_an_end_are_told_apart() {
     assert_eq!(bridge.poll(&lab).await.unwrap_err(), TokenErrorCode::ExpiredToken);
 
     let lab = TestLab::start().await;
-    let (_, key) = lab.user_with_key("ada").await;
+    let (_, _, key) = lab.user_with_scopes("ada", &[Scope::Manage]).await;
     let bridge = Bridge::authorize(&lab, 1, "box").await;
     let page = lab.post_form("/pair/review", format!("code={}&key={key}", bridge.grant.user_code)).await;
     let done = lab.post_form("/pair/decide", format!("ticket={}&decision=deny", ticket(&page))).await;
@@ -143,7 +149,7 @@ async fn a_denial_and_an_end_are_told_apart() {
 #[tokio::test]
 async fn guessing_is_counted() {
     let lab = TestLab::start().await;
-    let (_, key) = lab.user_with_key("ada").await;
+    let (_, _, key) = lab.user_with_scopes("ada", &[Scope::Manage]).await;
     let bridge = Bridge::authorize(&lab, 1, "box").await;
     // Whoever has no key learns nothing of codes, and a text that cannot be a code is no guess.
     for body in [format!("code={}&key=x", bridge.grant.user_code), format!("code=AEIO-UAEI&key={key}")] {

@@ -3,7 +3,10 @@
 //! One task reads and opens what is theirs, piece by piece; a thread of its own packs the pieces; the answer's body is what it packs.
 //! All three wait for each other, so that an account of any size takes the memory of some pieces.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    sync::Arc,
+};
 
 use axum::{
     body::{Body, Bytes},
@@ -60,7 +63,14 @@ pub(super) async fn export(State(Api(api)): State<Api>, session: Session) -> Res
     session.fresh()?;
     let (pieces, to_pack) = mpsc::channel(WAITING);
     let (packed, body) = mpsc::channel(WAITING);
-    tokio::task::spawn_blocking(move || pack(to_pack, packed));
+    // A reader who does not read holds a thread, and whoever opens many would hold all.
+    let busy = ApiError::TooManyRequests { retry_after_s: 30 };
+    let turn = api.exporting.try_take(session.user).ok_or(busy)?;
+    let place = Arc::clone(&api.exports).try_acquire_owned().map_err(|_| busy)?;
+    tokio::task::spawn_blocking(move || {
+        pack(to_pack, packed);
+        drop((turn, place));
+    });
     tokio::spawn(async move {
         let user = session.user;
         match (Everything { api: &api, user, pieces: &pieces }).send().await {

@@ -26,9 +26,9 @@ use super::{
     reviews::{Approver, Reviewed},
 };
 use crate::{
-    account::{api_key::PresentedKey, authenticate},
+    account::{api_key::PresentedKey, recognise},
     edge::peer::Peer,
-    store::{self, KeyOwner, StoreError},
+    store::{self, KeyOwner, Scope, StoreError, ValidKey},
 };
 
 /// Where the code is looked up.
@@ -110,10 +110,16 @@ async fn try_review(
 /// The pairing that waits under the code, and whose it is to be.
 async fn find(pairing: &Inner, form: Review) -> Result<(String, KeyOwner, store::Pairing), Problem> {
     let key: PresentedKey = form.key.trim().parse().map_err(|_| Problem::Key)?;
-    let owner = authenticate(&pairing.store, &key).await?.ok_or(Problem::Key)?;
+    let valid = recognise(&pairing.store, &key).await?.ok_or(Problem::Key)?;
+    let owner = may_approve(valid)?;
     let code = read_code(&form.code).ok_or(Problem::CodeForm)?;
     let found = pairing.store.pending_pairing(&code).await?.ok_or(Problem::Code)?;
     Ok((code, owner, found))
+}
+
+/// A workstation answers what its owner asks: letting one in is more than asking a model.
+fn may_approve(key: ValidKey) -> Result<KeyOwner, Problem> {
+    if key.terms.scopes.allow(Scope::Manage) { Ok(key.owner) } else { Err(Problem::Scope) }
 }
 
 async fn try_decide(
@@ -126,9 +132,7 @@ async fn try_decide(
     let reviewed = pairing.reviews.take(&form.ticket).ok_or(Problem::Ticket)?;
     // A key that was revoked since decides nothing.
     let Approver::Key(key) = reviewed.by else { return Err(Problem::Ticket) };
-    if pairing.store.valid_key(key).await?.is_none() {
-        return Err(Problem::Key);
-    }
+    may_approve(pairing.store.valid_key(key).await?.ok_or(Problem::Key)?)?;
     let answered = match form.decision {
         Decision::Approve => {
             pairing.store.approve_pairing(&reviewed.code, reviewed.owner, pairing.terms.ends_at()).await.map(|()| "Approved")
@@ -159,6 +163,7 @@ enum Problem {
     Foreign,
     Form,
     Key,
+    Scope,
     CodeForm,
     Code,
     Ticket,
@@ -183,6 +188,11 @@ impl IntoResponse for Problem {
             Self::Key => (
                 StatusCode::FORBIDDEN,
                 "This API key is not valid here. Copy the whole of it, from 1k4_ to its end; a revoked key stays revoked.",
+            ),
+            Self::Scope => (
+                StatusCode::FORBIDDEN,
+                "This API key may ask models and not let workstations in. Use one with the scope manage, or approve the code with \
+                 1k4-lab admin devices approve.",
             ),
             Self::CodeForm => (
                 StatusCode::UNPROCESSABLE_ENTITY,

@@ -57,7 +57,7 @@ impl MigrationTrait for Lab {
     }
 }
 
-const INDEXES: [&str; 21] = [
+const INDEXES: [&str; 22] = [
     "CREATE UNIQUE INDEX identities_by_subject ON identities (provider, subject_index)",
     "CREATE INDEX identities_of_user ON identities (user_id)",
     "CREATE INDEX sessions_of_user ON sessions (user_id)",
@@ -74,6 +74,7 @@ const INDEXES: [&str; 21] = [
     "CREATE INDEX messages_of_conversation ON messages (conversation_id, created_at)",
     "CREATE INDEX runs_of_conversation ON runs (conversation_id)",
     "CREATE INDEX runs_by_state ON runs (state) WHERE state IN ('queued', 'running', 'waiting')",
+    "CREATE INDEX blobs_of_user ON blobs (user_id, size)",
     "CREATE UNIQUE INDEX blobs_by_address ON blobs (project_id, address_index)",
     "CREATE UNIQUE INDEX files_by_path ON files (project_id, path_index) WHERE deleted_at IS NULL",
     "CREATE INDEX tasks_of_project ON tasks (project_id)",
