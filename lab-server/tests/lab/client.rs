@@ -139,12 +139,6 @@ impl TestLab {
         Self { lab: Lab::start(config).await.unwrap(), dir }
     }
 
-    /// A user with a project and a key; the key's text.
-    pub(crate) async fn user_with_key(&self, name: &str) -> (User, String) {
-        let (user, _, key) = self.user_with_scopes(name, &[Scope::Inference, Scope::Usage]).await;
-        (user, key)
-    }
-
     /// Somebody with an account and a project "Personal", signed in with a browser.
     pub(crate) async fn sign_in(&self, name: &str) -> Browser {
         let (store, now) = (&self.lab.store, self.lab.clock.now_ms());
