@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use wire::{ConversationId, FolderId, MessageId, ProjectId, UserId};
 
-use super::{Bookmark, Store, StoreError, folders, id, key_of, messages, now_ms, projects, sealed, unsealed};
+use super::{Bookmark, Store, StoreError, folders, id, key_of, messages, now_ms, off_runtime, projects, sealed, unsealed};
 use crate::{
     lab::content::ModelChoice,
     vault::{Key, Place, Scope, VaultError},
@@ -204,11 +204,15 @@ impl Store {
             Some(last) => Some(Bookmark { time: last.updated_at, id: id(&last.id, "conversation id")? }),
             None => None,
         };
-        let mut opened = Vec::with_capacity(rows.len());
-        for row in rows {
-            opened.extend(self.opened(owner, row).await?);
-        }
-        Ok((opened, next))
+        let scope = |row: &entity::Model| Ok(Scope::Conversation(owner, id(&row.id, "conversation id")?));
+        let scopes = rows.iter().map(scope).collect::<Result<Vec<_>, StoreError>>()?;
+        let keys = self.vault.keys(&scopes).await?;
+        let opened = off_runtime(move || {
+            // What has no key is deleted, be its row there for another moment.
+            let opened = rows.into_iter().zip(scopes).filter_map(|(row, scope)| Some(row.open(keys.get(&scope)?)));
+            opened.collect::<Result<Vec<_>, _>>()
+        });
+        Ok((opened.await?, next))
     }
 
     /// Changes a conversation. With `seen`, only as long as it is still of that version.

@@ -13,7 +13,7 @@ use wire::{ConversationId, MessageId, RunId, UserId};
 use super::{Bookmark, InvalidBookmark, Store, StoreError, conversations, id, key_of, now_ms, off_runtime, sealed, unsealed};
 use crate::{
     lab::content::{Content, Part},
-    vault::{Key, Place, Scope, VaultError},
+    vault::{Key, Place, Scope},
 };
 
 /// Something that was said in a conversation.
@@ -211,14 +211,10 @@ impl Store {
         if rows.is_empty() {
             return Ok(None);
         }
-        let mut keys = HashMap::new();
-        for conversation in conversations {
-            match self.vault.key(Scope::Conversation(owner, *conversation)).await {
-                // Deleted since it was listed.
-                Err(VaultError::NoKey) => {}
-                key => drop(keys.insert(conversation.to_string(), key?)),
-            }
-        }
+        let scopes: Vec<_> = conversations.iter().map(|conversation| Scope::Conversation(owner, *conversation)).collect();
+        // What has none was deleted since it was listed.
+        let keys: HashMap<String, Key> =
+            self.vault.keys(&scopes).await?.into_iter().map(|(scope, key)| (scope.to_string(), key)).collect();
         let found = off_runtime(move || {
             let (mut found, mut last) = (Vec::new(), None);
             for row in rows {
