@@ -285,6 +285,10 @@ impl From<StoreError> for ApiError {
             StoreError::Stale(_) => Self::ChangedMeanwhile,
             StoreError::Refused(why) => Self::Refused { why },
             StoreError::Full(why) => Self::Full { why },
+            error if error.is_disk_full() => {
+                tracing::error!("the disk is full: nothing can be stored");
+                Self::NoSpace
+            }
             error => {
                 tracing::error!(%error, "the store failed");
                 Self::Internal

@@ -92,7 +92,7 @@ use crate::{
 /// How long a statement waits for another process's write. The `admin` command and the server share the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections: readers in WAL mode do not wait for the writer, and SQLite has one writer anyway.
-const CONNECTIONS: u32 = 8;
+pub(crate) const CONNECTIONS: u32 = 8;
 
 /// A handle on the database; clones share its connections.
 #[derive(Debug, Clone)]
@@ -155,7 +155,20 @@ impl StoreError {
             _ => false,
         }
     }
+
+    /// Whether the database has no place for more. What it was to write is not there then.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        use sea_orm::{RuntimeErr, sqlx};
+
+        let Self::Database(DbErr::Exec(error) | DbErr::Query(error) | DbErr::Conn(error)) = self else { return false };
+        matches!(error, RuntimeErr::SqlxError(error)
+            if matches!(&**error, sqlx::Error::Database(error) if error.code().as_deref() == Some(SQLITE_FULL)))
+    }
 }
+
+/// SQLite's code for a disk that is full.
+const SQLITE_FULL: &str = "13";
 
 impl Store {
     /// Opens the file, making it (mode 0600) and its folder (mode 0700) where they are missing. Does not migrate.

@@ -43,6 +43,9 @@ const PATH: HeaderName = HeaderName::from_static("x-1k4-path");
 /// A field of the body that is no path.
 const INVALID_PATH: ApiError = ApiError::InvalidField { field: "path", expected: files::Path::EXPECTED };
 
+/// How a system says that there is no place for more, be it on the disk, within a quota or in one file.
+const NO_SPACE: [io::ErrorKind; 3] = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::FileTooLarge];
+
 pub(super) fn routes() -> Router<Api> {
     Router::new()
         .route("/api/projects/{id}/files", get(list))
@@ -482,7 +485,7 @@ impl From<FileError> for ApiError {
             FileError::NotText => Self::Refused { why: "the file is no text in UTF-8" },
             // Whoever broke off is not there to read it, or sent what is no body.
             FileError::Source(_) => Self::InvalidBody,
-            FileError::Disk(error) if error.kind() == io::ErrorKind::StorageFull => {
+            FileError::Disk(error) if NO_SPACE.contains(&error.kind()) => {
                 tracing::error!("the disk is full: nothing can be uploaded");
                 Self::NoSpace
             }
