@@ -226,6 +226,12 @@ impl Store {
         &self.vault
     }
 
+    /// For tests that look below what the verbs show.
+    #[cfg(test)]
+    pub(crate) fn connection(&self) -> &DatabaseConnection {
+        &self.db
+    }
+
     /// A transaction that takes the write lock first thing: one that reads first would fail, not wait, when another wrote meanwhile.
     async fn write(&self) -> Result<DatabaseTransaction, StoreError> {
         let immediate =

@@ -79,7 +79,7 @@ struct Provider {
 
 enum Way {
     Oidc(Box<Oidc>),
-    Github(Github),
+    Github(Box<Github>),
 }
 
 /// What signing in is for.
@@ -223,7 +223,9 @@ impl SignIns {
             let (id, secret) = (planned.client_id.as_str(), secret.as_str());
             let way = match &planned.kind {
                 ProviderKind::Oidc { issuer } => Oidc::new(issuer, id, secret, &redirect, fetch).map(Box::new).map(Way::Oidc),
-                ProviderKind::Github { base_url } => Github::new(base_url, id, secret, &redirect, fetch).map(Way::Github),
+                ProviderKind::Github { base_url } => {
+                    Github::new(base_url, id, secret, &redirect, fetch).map(Box::new).map(Way::Github)
+                }
             };
             providers.push(Provider { name: whose(), way: way.ok_or_else(|| SignInError::Way { whose: whose() })? });
         }

@@ -125,11 +125,11 @@ impl Files {
             let added = store.add_file_version(owner, project, &path, seen, new).await;
             match &added {
                 // The project had it: the other one stays.
-                Ok(version) if version.blob != blob => on_disk(move || Ok(drop(draft))).await?,
+                Ok(version) if version.blob != blob => gone_from_disk(draft).await?,
                 Ok(_) => draft.keep(),
                 // Whether the row is there is not known: if not, it is removed when the Lab starts.
                 Err(error @ StoreError::Database(_)) if !error.is_disk_full() => draft.keep(),
-                Err(_) => on_disk(move || Ok(drop(draft))).await?,
+                Err(_) => gone_from_disk(draft).await?,
             }
             Ok(added?)
         });
@@ -323,6 +323,15 @@ async fn collect(chunks: impl Stream<Item = Result<Bytes, FileError>> + Send, li
         all.extend_from_slice(&chunk);
     }
     Ok(all)
+}
+
+/// Removes what is not kept.
+async fn gone_from_disk(draft: Draft) -> Result<(), FileError> {
+    on_disk(move || {
+        drop(draft);
+        Ok(())
+    })
+    .await
 }
 
 /// Work with the disk, where it keeps nobody waiting.
