@@ -9,6 +9,7 @@ use api_proxy::{Channel, Probe, Tuning};
 use serde::Serialize;
 
 use crate::{
+    account::sign_in,
     admin::{AdminError, Printer},
     config::{Config, Mistake, providers::Providers},
     providers, vault_command,
@@ -91,6 +92,7 @@ pub async fn run(config: &Config, check: Check, out: &mut impl Write) -> Result<
         Ok(_) => {}
         Err(error) => problems.push(error.to_string()),
     }
+    problems.extend(sign_in::problems(config).await.iter().map(ToString::to_string));
     let ok = problems.is_empty();
     let remarks: Vec<String> = vault_command::remark(&config.master).into_iter().collect();
     let mut printer = Printer { json: check.json, out };

@@ -38,6 +38,8 @@ pub enum ApiError {
     Foreign,
     /// This needs a person who has just proved who they are.
     StepUp,
+    /// A provider cannot say that somebody has just proved who they are.
+    CannotStepUp,
     /// What somebody came with to sign in is over.
     SignInOver,
     /// Another browser asked for the link.
@@ -134,6 +136,11 @@ impl ApiError {
                 StatusCode::FORBIDDEN,
                 "step_up_required",
                 "this needs a sign-in of the last ten minutes; sign in again and repeat it",
+            ),
+            Self::CannotStepUp => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "cannot_step_up",
+                "this provider does not tell whether you have just proved who you are; have a link mailed, or take another way",
             ),
             Self::SignInOver => (
                 StatusCode::GONE,
@@ -307,6 +314,7 @@ impl From<Refusal> for ApiError {
             Refusal::Closed => Self::RegistrationClosed,
             Refusal::AnotherAccount => Self::AnotherAccount,
             Refusal::NotFresh => Self::StepUp,
+            Refusal::CannotStepUp => Self::CannotStepUp,
             Refusal::SignedOut => Self::SignedOut,
             Refusal::CodeNeeded => Self::CodeRequired,
             Refusal::WrongCode => Self::WrongCode,

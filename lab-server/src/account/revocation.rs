@@ -15,7 +15,7 @@ use std::{
 
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use wire::{DeviceId, ProjectId, SessionId, UserId};
+use wire::{DeviceId, IdentityId, ProjectId, SessionId, UserId};
 
 use crate::{
     account::{
@@ -161,6 +161,16 @@ impl Revocations {
     /// When the database fails.
     pub async fn end_sessions(&self, user: UserId, but: Option<SessionId>) -> Result<(), StoreError> {
         publish(&self.epoch, self.store.end_sessions(user, but).await?);
+        Ok(())
+    }
+
+    /// Takes a way of signing in away from a person, with the sessions that came in by it but for `current`: see
+    /// [`Store::remove_identity`].
+    ///
+    /// # Errors
+    /// Like [`Store::remove_identity`].
+    pub async fn remove_identity(&self, user: UserId, identity: IdentityId, current: SessionId) -> Result<(), StoreError> {
+        publish(&self.epoch, self.store.remove_identity(user, identity, current).await?);
         Ok(())
     }
 

@@ -50,6 +50,9 @@ pub struct Recognised {
     pub session: SessionRecord,
     /// The token that the browser is to keep from now on, where the one that it showed was replaced.
     pub next: Option<SessionToken>,
+    /// Whether another request was given the token after the one that was shown. It is taken for a moment; what a thief could do with
+    /// it that cannot be undone must wait for the newest.
+    pub is_replaced: bool,
 }
 
 /// What a person recognises a browser by: its kind and its system, nothing that tells two of a kind apart.
@@ -80,6 +83,7 @@ pub async fn open(
 pub async fn recognise(revocations: &Revocations, store: &Store, token: &str, now: i64) -> Result<Option<Recognised>, StoreError> {
     let hash = hash(token);
     let Some((session, found)) = store.session_of(&hash).await? else { return Ok(None) };
+    let mut is_replaced = found.replaced_at.is_some();
     let next = match judge(&session, found, now) {
         Verdict::Over => return Ok(None),
         Verdict::Stolen => {
@@ -94,13 +98,15 @@ pub async fn recognise(revocations: &Revocations, store: &Store, token: &str, no
         Verdict::Due => {
             let next = SessionToken::random();
             // Another request of the same browser may have been first; that one's answer brings the next token.
-            store.replace_token(session.id, &hash, &next.hash(), now).await?.then_some(next)
+            let is_ours = store.replace_token(session.id, &hash, &next.hash(), now).await?;
+            is_replaced = !is_ours;
+            is_ours.then_some(next)
         }
     };
     if now.saturating_sub(session.used_at) >= millis(NOTED_EVERY) {
         store.note_session_used(session.id, now).await?;
     }
-    Ok(Some(Recognised { session, next }))
+    Ok(Some(Recognised { session, next, is_replaced }))
 }
 
 /// How a token stands.

@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::sync::Mutex;
 use wire::{IdentityId, SessionId, UserId};
+use zeroize::Zeroizing;
 
 use super::{
     revocation::Revocations,
@@ -26,7 +27,7 @@ use crate::{
     clock::{Clock, millis},
     config::{
         Config, Origin,
-        sign_in::{ProviderKind, Registration},
+        sign_in::{PlannedProvider, ProviderKind, Registration},
     },
     edge::attempts::{Budget, Lockout},
     providers::ProviderError,
@@ -131,6 +132,9 @@ pub enum Refusal {
     /// Adding needs a fresh session.
     #[error("not fresh")]
     NotFresh,
+    /// This provider cannot say that somebody has just proved who they are.
+    #[error("cannot step up there")]
+    CannotStepUp,
     /// It must happen inside the session in which it was begun.
     #[error("signed out")]
     SignedOut,
@@ -152,7 +156,7 @@ pub enum Refusal {
 #[derive(Debug, thiserror::Error)]
 pub enum SignInError {
     /// A secret cannot be had.
-    #[error("the secret of {whose}: {cause}")]
+    #[error("the way of signing in {whose} has no secret: {cause}")]
     Secret {
         /// Whose.
         whose: String,
@@ -197,6 +201,8 @@ struct Kept {
     nonce: String,
     purpose: Purpose,
     return_to: String,
+    /// Milliseconds since 1970.
+    began_at: i64,
 }
 
 /// Where somebody goes, and what their browser keeps meanwhile.
@@ -216,8 +222,7 @@ impl SignIns {
         let mut providers = Vec::with_capacity(config.sign_in.providers.len());
         for planned in &config.sign_in.providers {
             let whose = || planned.name.clone();
-            let secret = secret::fetch_text(&planned.client_secret).await;
-            let secret = secret.map_err(|cause| SignInError::Secret { whose: whose(), cause })?;
+            let secret = secret_of(planned).await?;
             let fetch = Fetch::new(config.sign_in.ca_file.as_ref())?;
             let redirect = format!("{origin}/api/sign-in/callback/{}", planned.name);
             let (id, secret) = (planned.client_id.as_str(), secret.as_str());
@@ -272,18 +277,21 @@ impl SignIns {
         let provider = inner.provider(provider).ok_or(Refusal::NoProvider)?;
         let session = inner.inside(purpose, current)?;
         let asked = match &provider.way {
-            Way::Oidc(oidc) => oidc.ask().await?,
+            Way::Oidc(oidc) => oidc.ask(purpose != Purpose::SignIn).await?,
+            // Whoever sits at the browser passes there without a question, and nothing tells.
+            Way::Github(_) if purpose == Purpose::StepUp => return Err(Refusal::CannotStepUp),
             Way::Github(github) => github.ask(),
         };
         let browser = token();
-        let kept = Kept { verifier: asked.verifier, nonce: asked.nonce, purpose, return_to };
+        let began_at = inner.clock.now_ms();
+        let kept = Kept { verifier: asked.verifier, nonce: asked.nonce, purpose, return_to, began_at };
         let attempt = NewAttempt {
             state_hash: &hash(&asked.state),
             browser_hash: &hash(&browser),
             provider: &provider.name,
             detail: &serde_json::to_vec(&kept).map_err(|_| Refusal::ProviderFailed)?,
             session,
-            expires_at: inner.clock.now_ms().saturating_add(millis(AWAY)),
+            expires_at: began_at.saturating_add(millis(AWAY)),
         };
         inner.store.add_attempt(&attempt).await?;
         Ok(Journey { to: asked.to, browser })
@@ -317,7 +325,10 @@ impl SignIns {
         }
         let code = callback.code.ok_or(Refusal::ProviderFailed)?;
         let (subject, email) = match &provider.way {
-            Way::Oidc(oidc) => oidc.redeem(code, kept.verifier, kept.nonce).await?,
+            Way::Oidc(oidc) => {
+                let proved_since = (kept.purpose != Purpose::SignIn).then_some(kept.began_at);
+                oidc.redeem(code, kept.verifier, kept.nonce, proved_since).await?
+            }
             Way::Github(github) => github.redeem(code, kept.verifier).await?,
         };
         let subject = Subject { provider: provider.name.clone(), subject, email: Some(email) };
@@ -419,6 +430,24 @@ impl SignIns {
     }
 }
 
+/// All that keeps people from signing in as configured, where [`SignIns::open`] ends at the first. Nobody outside is asked.
+pub async fn problems(config: &Config) -> Vec<SignInError> {
+    let mut problems = Vec::new();
+    for planned in &config.sign_in.providers {
+        problems.extend(secret_of(planned).await.err());
+    }
+    if !config.sign_in.providers.is_empty() {
+        problems.extend(Fetch::new(config.sign_in.ca_file.as_ref()).err().map(SignInError::from));
+    }
+    problems.extend(Post::open(&config.mail).await.err());
+    problems
+}
+
+async fn secret_of(planned: &PlannedProvider) -> Result<Zeroizing<String>, SignInError> {
+    let secret = secret::fetch_text(&planned.client_secret).await;
+    secret.map_err(|cause| SignInError::Secret { whose: planned.name.clone(), cause })
+}
+
 /// Forgets sessions, attempts and links that are over, and gives how many sessions went.
 ///
 /// # Errors
@@ -427,23 +456,15 @@ pub async fn purge(store: &Store, now: i64) -> Result<u64, StoreError> {
     store.purge_sign_in(now, now.saturating_sub(millis(ABSOLUTE)), now.saturating_sub(millis(IDLE))).await
 }
 
-/// An account with a project to begin in, called as the address is before its `@`.
+/// An account with a project to begin in, called as the address is before its `@` and some letters more: people's names are unique
+/// here, and whoever was called plainly would learn that nobody else is.
 async fn open_account(store: &Store, email: &str) -> Result<UserId, StoreError> {
     let local = email.split('@').next().unwrap_or_default();
     let name: String = local.chars().filter(|c| !c.is_control()).take(60).collect();
     let name = if name.trim().is_empty() { "user" } else { name.trim() };
-    let mut tries = 1;
-    let user = loop {
-        let numbered = match tries {
-            1 => name.to_owned(),
-            2..20 => format!("{name}-{tries}"),
-            _ => format!("{name}-{}", &token()[..8]),
-        };
-        match store.add_user(&numbered).await {
-            Err(StoreError::Taken(_)) if tries < 40 => tries += 1,
-            other => break other?.id,
-        }
-    };
+    // 40 bits: nobody meets a name that is taken.
+    let more = data_encoding::BASE32_NOPAD.encode(&random_bytes::<5>()).to_ascii_lowercase();
+    let user = store.add_user(&format!("{name}-{more}")).await?.id;
     store.add_project(user, PERSONAL).await?;
     Ok(user)
 }

@@ -70,7 +70,7 @@ async fn list(State(Api(api)): State<Api>, session: Session) -> Result<Json<Iden
     Ok(Json(Identities { data: api.store.identities(session.user).await?.into_iter().map(view).collect() }))
 }
 
-/// Takes a way of signing in away; the last one stays. Needs a sign-in of the last ten minutes.
+/// Takes a way of signing in away, and ends the sessions that came in by it but for this one; the last one stays. Needs a sign-in of the last ten minutes.
 #[utoipa::path(
     delete, path = "/api/identities/{id}", operation_id = "remove_identity", tag = "identities", security(("session" = [])),
     params(("id" = String, Path)),
@@ -79,7 +79,7 @@ async fn list(State(Api(api)): State<Api>, session: Session) -> Result<Json<Iden
 async fn remove(State(Api(api)): State<Api>, session: Session, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
     session.fresh()?;
     let id = id.parse().map_err(|_| ApiError::NotFound)?;
-    api.store.remove_identity(session.user, id).await.map_err(|error| match error {
+    api.revocations.remove_identity(session.user, id, session.id).await.map_err(|error| match error {
         StoreError::Refused(_) => ApiError::LastIdentity,
         error => error.into(),
     })?;

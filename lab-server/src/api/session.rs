@@ -30,7 +30,8 @@ pub struct Session {
     pub id: SessionId,
     /// What they signed in with.
     pub identity: IdentityId,
-    /// Milliseconds since 1970 when they last proved who they are.
+    /// Milliseconds since 1970 when they last proved who they are; 0 where the token that is shown was replaced, because then nobody
+    /// knows that it was they.
     pub authenticated_at: i64,
     /// Milliseconds since 1970 when this request came.
     seen_at: i64,
@@ -97,13 +98,14 @@ pub(super) async fn of(parts: &Parts, api: &Inner) -> Result<Option<Session>, Ap
     must_be_meant(&parts.method, &parts.headers, api.origin.as_str())?;
     let now = api.clock.now_ms();
     let recognised = session::recognise(&api.revocations, &api.store, token, now).await?;
-    let Recognised { session, next } = recognised.ok_or(ApiError::SignedOut)?;
+    let Recognised { session, next, is_replaced } = recognised.ok_or(ApiError::SignedOut)?;
     if let (Some(next), Some(carried)) = (next, parts.extensions.get::<Carried>()) {
         // Two extractors of one request see one token: the second finds it replaced, and has none to carry.
         let _ = carried.0.set(next.cookie());
     }
     let (user, id, identity) = (session.user, session.id, session.identity);
-    Ok(Some(Session { user, id, identity, authenticated_at: session.authenticated_at, seen_at: now }))
+    let authenticated_at = if is_replaced { 0 } else { session.authenticated_at };
+    Ok(Some(Session { user, id, identity, authenticated_at, seen_at: now }))
 }
 
 /// Gives the browser its next token with the answer.

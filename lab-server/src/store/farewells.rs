@@ -3,15 +3,16 @@
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QuerySelect, QueryTrait, sea_query::Expr};
 use wire::{ProjectId, UserId};
 
-use super::{Store, StoreError, api_keys, devices, id, now_ms, pairings, projects, security_epoch, sessions, users};
+use super::{Store, StoreError, api_keys, devices, id, now_ms, pairings, projects, security_epoch, sessions, sign_in, users};
 use crate::vault::Scope;
 
 impl Store {
-    /// Ends all keys, devices and sessions of a person at once, and gives the security epoch.
+    /// Ends all keys, devices, sessions, links and invitations of a person at once, and gives the security epoch.
     ///
     /// # Errors
     /// [`StoreError::Missing`] when there is no such person.
     pub async fn revoke_user(&self, user: UserId) -> Result<u64, StoreError> {
+        let addresses = sign_in::link_indices(self, user).await?;
         let transaction = self.write().await?;
         let (text, now) = (user.to_string(), now_ms());
         if users::entity::Entity::find_by_id(&text).one(&transaction).await?.is_none() {
@@ -34,6 +35,7 @@ impl Store {
             .exec(&transaction)
             .await?;
         sessions::entity::Entity::delete_many().filter(sessions::entity::Column::UserId.eq(&text)).exec(&transaction).await?;
+        sign_in::forget_links(&transaction, addresses).await?;
         let epoch = security_epoch::raise(&transaction).await?;
         transaction.commit().await?;
         Ok(epoch)

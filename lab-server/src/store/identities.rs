@@ -8,9 +8,9 @@ use sea_orm::{
     ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder,
     sea_query::Expr,
 };
-use wire::{IdentityId, UserId};
+use wire::{IdentityId, SessionId, UserId};
 
-use super::{Store, StoreError, id, taken};
+use super::{Store, StoreError, id, security_epoch, sessions, taken};
 use crate::vault::{BlindIndex, Key, Place, Scope};
 
 const TABLE: &str = "identities";
@@ -112,20 +112,38 @@ impl Store {
         Ok(())
     }
 
-    /// Takes one of a person's identities away, but never the last.
+    /// Takes one of a person's identities away, but never the last, and ends the sessions that came in by it, but for `current`. Gives
+    /// the security epoch, which it raises.
     ///
     /// # Errors
     /// [`StoreError::Missing`] when the person has no such identity, [`StoreError::Refused`] when it is the only one.
-    pub async fn remove_identity(&self, user: UserId, identity: IdentityId) -> Result<(), StoreError> {
+    pub async fn remove_identity(&self, user: UserId, identity: IdentityId, current: SessionId) -> Result<u64, StoreError> {
         let transaction = self.write().await?;
         let mine = of(user).filter(entity::Column::Id.eq(identity.to_string())).one(&transaction).await?;
         let mine = mine.ok_or(StoreError::Missing("identity"))?;
         if of(user).count(&transaction).await? < 2 {
             return Err(StoreError::Refused("this is the only way to sign in; add another one first"));
         }
+        sessions::entity::Entity::delete_many()
+            .filter(sessions::entity::Column::UserId.eq(user.to_string()))
+            .filter(sessions::entity::Column::IdentityId.eq(&mine.id))
+            .filter(sessions::entity::Column::Id.ne(current.to_string()))
+            .exec(&transaction)
+            .await?;
         entity::Entity::delete_by_id(mine.id).exec(&transaction).await?;
+        let epoch = security_epoch::raise(&transaction).await?;
         transaction.commit().await?;
-        Ok(())
+        Ok(epoch)
+    }
+
+    /// What a person is called at a provider, as many times as they are there.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when their key is gone.
+    pub(super) async fn subjects_at(&self, user: UserId, provider: &str) -> Result<Vec<String>, StoreError> {
+        let key = self.key_of(user).await?;
+        let rows = of(user).filter(entity::Column::Provider.eq(provider)).all(&self.db).await?;
+        rows.iter().map(|row| Ok(key.open_text(place("subject_sealed", &row.id), &row.subject_sealed)?)).collect()
     }
 
     async fn subject_index(&self, subject: &Subject) -> Result<BlindIndex, StoreError> {

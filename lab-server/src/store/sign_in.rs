@@ -1,11 +1,12 @@
 //! People on their way in: those who are away at a provider, and the links that were mailed. All of it lives for minutes.
 
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, sea_query::Expr,
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter,
+    sea_query::Expr,
 };
-use wire::SessionId;
+use wire::{SessionId, UserId};
 
-use super::{Store, StoreError, bytes, id};
+use super::{MAIL, Store, StoreError, bytes, id, security_epoch};
 use crate::{
     clock::millis,
     vault::{Opened, Place, Scope},
@@ -236,7 +237,8 @@ impl Store {
     }
 
     /// Forgets who did not come back, links whose time in the counts is over, and sessions that began or were last used before these
-    /// times, all as milliseconds since 1970. Gives how many sessions went.
+    /// times, all as milliseconds since 1970. Gives how many sessions went; where some did, the security epoch is raised, so that what
+    /// runs for them learns of it.
     ///
     /// # Errors
     /// When the database fails.
@@ -249,9 +251,31 @@ impl Store {
             .await?;
         let old = super::sessions::entity::Column::BeganAt.lte(began_before);
         let idle = super::sessions::entity::Column::UsedAt.lte(used_before);
-        let ended = super::sessions::entity::Entity::delete_many().filter(old.or(idle)).exec(&self.db).await?;
+        let transaction = self.write().await?;
+        let ended = super::sessions::entity::Entity::delete_many().filter(old.or(idle)).exec(&transaction).await?;
+        if ended.rows_affected > 0 {
+            security_epoch::raise(&transaction).await?;
+        }
+        transaction.commit().await?;
         Ok(ended.rows_affected)
     }
+}
+
+/// What the links to a person's addresses are found by.
+pub(super) async fn link_indices(store: &Store, user: UserId) -> Result<Vec<Vec<u8>>, StoreError> {
+    let lab = store.vault.key(Scope::Lab).await?;
+    let subjects = match store.subjects_at(user, MAIL).await {
+        // Whose key is gone has been through here.
+        Err(StoreError::Missing(_)) => Vec::new(),
+        found => found?,
+    };
+    Ok(subjects.iter().map(|address| lab.blind(ADDRESS, address.as_bytes()).as_bytes().to_vec()).collect())
+}
+
+/// Forgets the links and invitations of these addresses.
+pub(super) async fn forget_links(db: &impl ConnectionTrait, indices: Vec<Vec<u8>>) -> Result<(), StoreError> {
+    links::Entity::delete_many().filter(links::Column::AddressIndex.is_in(indices)).exec(db).await?;
+    Ok(())
 }
 
 fn detail_place(row: &str) -> Place<'_> {

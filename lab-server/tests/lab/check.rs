@@ -84,6 +84,26 @@ async fn a_secret_that_is_missing_is_found_before_a_caller_is_refused() {
 }
 
 #[tokio::test]
+async fn the_secrets_of_signing_in_and_of_mail_are_looked_for_too() {
+    let config = |secret: &str| {
+        format!(
+            "[[sign_in.providers]]\nname = \"acme\"\nkind = \"google\"\nclient_id = \"lab\"\nclient_secret = {secret}\n\
+             [[sign_in.providers]]\nname = \"hub\"\nkind = \"github\"\nclient_id = \"lab\"\nclient_secret = {secret}\n\
+             [mail]\nfrom = \"lab@example.com\"\n[mail.http]\nurl = \"https://mail.example.com/send\"\nsecret = {secret}\n"
+        )
+    };
+    let good = Folder::new(&config("{ env = \"ONEK4_TEST_SECRET\" }"));
+    let (code, stdout, stderr) = good.check(&[]).await;
+    assert_eq!((code, stdout.lines().last(), stderr.as_str()), (0, Some("the configuration is valid; 0 channels"), ""));
+    let unset = Folder::new(&config("{ env = \"ONEK4_UNSET\" }"));
+    let (code, stdout, _) = unset.check(&["--json"]).await;
+    let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    let why = "the environment variable ONEK4_UNSET is not set; set it for the process that runs 1k4-lab";
+    let problems = ["acme", "hub", "mail"].map(|whose| format!("the way of signing in {whose} has no secret: {why}"));
+    assert_eq!((code, &report["problems"]), (78, &serde_json::json!(problems)));
+}
+
+#[tokio::test]
 async fn a_probe_tells_who_answers_and_who_refuses() {
     let provider = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = provider.local_addr().unwrap();

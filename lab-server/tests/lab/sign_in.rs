@@ -9,8 +9,12 @@ use std::{
 use ed25519_dalek::SigningKey;
 use http::StatusCode;
 use lab_server::{
-    account::sign_in::{add, invite, purge},
+    account::{
+        session,
+        sign_in::{add, invite, purge},
+    },
     config::sign_in::Registration,
+    store::Subject,
 };
 use serde_json::{Value, json};
 use wire::{
@@ -109,7 +113,8 @@ async fn a_link_signs_in_exactly_once() {
     );
 
     let users = lab.lab.store.users().await.unwrap();
-    assert_eq!(users.iter().map(|user| user.name.as_str()).collect::<Vec<_>>(), ["ada"]);
+    assert_eq!(users.len(), 1);
+    assert!(users[0].name.starts_with("ada-") && users[0].name.len() == 12, "a name that tells of nobody else's");
     let sessions = ada.ask("GET", "/api/sessions", None).await.json();
     assert_eq!(sessions["data"].as_array().unwrap().len(), 1, "{sessions}");
     assert_eq!((&sessions["data"][0]["browser"], &sessions["data"][0]["current"]), (&json!("Firefox on Linux"), &json!(true)));
@@ -271,8 +276,66 @@ async fn sessions_are_seen_and_ended() {
 
     // What is over goes by itself (R29).
     lab.lab.clock.advance(Duration::from_secs(7 * 86_400 + 1));
+    let epoch = lab.lab.store.security_epoch().await.unwrap();
     assert_eq!(purge(&lab.lab.store, lab.lab.clock.now_ms()).await.unwrap(), 1);
+    assert_eq!(lab.lab.store.security_epoch().await.unwrap(), epoch + 1, "what runs for it learns of it");
     assert_eq!(purge(&lab.lab.store, lab.lab.clock.now_ms()).await.unwrap(), 0);
+    assert_eq!(lab.lab.store.security_epoch().await.unwrap(), epoch + 1);
+}
+
+#[tokio::test]
+async fn a_replaced_token_is_not_fresh_and_a_way_taken_away_ends_what_came_in_by_it() {
+    let lab = TestLab::start().await;
+    let (ada, eve) = (lab.sign_in("ada").await, lab.sign_in("eve").await);
+    let (store, now) = (&lab.lab.store, lab.lab.clock.now_ms());
+    let mailed = store.identities(ada.user).await.unwrap()[0].id;
+    let subject = Subject { provider: "acme".into(), subject: "4711".into(), email: None };
+    let second = store.add_identity(ada.user, &subject, now).await.unwrap().id;
+    let of_second = async || {
+        let new = session::open(store, ada.user, second, &session::Browser::of(None), now).await.unwrap();
+        let browser = lab.stranger();
+        browser.keep(new.cookie().to_str().unwrap());
+        browser
+    };
+    let (one, other) = (of_second().await, of_second().await);
+    // She proves once more who she is; for a moment the token before it is taken, and whoever took it from her can do little with it.
+    let old = one.cookies();
+    ask_for(&one, "ada@example.com", "step_up").await;
+    assert_eq!(open(&one, &letter(&lab, 1).await, None).await.status, StatusCode::OK);
+    let thief = lab.stranger();
+    thief.keep(&old);
+    assert_eq!(thief.ask("GET", "/api/identities", None).await.status, StatusCode::OK);
+    let path = format!("/api/identities/{second}");
+    assert_eq!(code(&thief.ask("DELETE", &path, None).await), refused(403, "step_up_required"));
+    let link = thief.ask("POST", "/api/sign-in/mail", Some(json!({ "address": "eve@example.com", "purpose": "link" }))).await;
+    assert_eq!(code(&link), refused(403, "step_up_required"));
+
+    let epoch = store.security_epoch().await.unwrap();
+    assert_eq!(one.ask("DELETE", &path, None).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(store.security_epoch().await.unwrap(), epoch + 1);
+    assert_eq!(code(&other.ask("GET", "/api/identities", None).await), refused(401, "signed_out"));
+    for browser in [&one, &ada, &eve] {
+        assert_eq!(browser.ask("GET", "/api/identities", None).await.status, StatusCode::OK);
+    }
+    assert_eq!(store.identities(ada.user).await.unwrap()[0].id, mailed);
+}
+
+#[tokio::test]
+async fn whoever_leaves_leaves_no_links_behind() {
+    let lab = lab(Registration::Closed).await;
+    let (store, origin, now) = (&lab.lab.store, &lab.lab.origin, lab.lab.clock.now_ms());
+    let token = |link: String| link.split("#link=").nth(1).unwrap().to_owned();
+    let (adas, eves) = (invite(store, origin, "ada@example.com", now).await, invite(store, origin, "eve@example.com", now).await);
+    let (adas, eves) = (token(adas.unwrap()), token(eves.unwrap()));
+    let users = store.users().await.unwrap();
+    let ada = users.iter().find(|user| user.name.starts_with("ada-")).unwrap().id;
+    store.revoke_user(ada).await.unwrap();
+    let hash = |token: &str| <[u8; 32]>::from(<sha2::Sha256 as sha2::Digest>::digest(token));
+    assert!(store.link(&hash(&adas), now).await.unwrap().is_none());
+    assert!(store.link(&hash(&eves), now).await.unwrap().is_some());
+    // Also a second time, when the keys are gone.
+    store.vault().shred(lab_server::vault::Scope::User(ada)).await.unwrap();
+    store.revoke_user(ada).await.unwrap();
 }
 
 #[tokio::test]

@@ -8,8 +8,8 @@ use openidconnect::{
     IssuerUrl, Nonce, OAuth2TokenResponse, PkceCodeChallenge, PkceCodeVerifier, ProviderMetadata, RedirectUrl, Scope,
     SignatureVerificationError, TokenResponse,
     core::{
-        CoreAuthDisplay, CoreAuthenticationFlow, CoreClaimName, CoreClaimType, CoreClient, CoreClientAuthMethod, CoreGrantType,
-        CoreIdToken, CoreIdTokenClaims, CoreIdTokenVerifier, CoreJsonWebKey, CoreJweContentEncryptionAlgorithm,
+        CoreAuthDisplay, CoreAuthPrompt, CoreAuthenticationFlow, CoreClaimName, CoreClaimType, CoreClient, CoreClientAuthMethod,
+        CoreGrantType, CoreIdToken, CoreIdTokenClaims, CoreIdTokenVerifier, CoreJsonWebKey, CoreJweContentEncryptionAlgorithm,
         CoreJweKeyManagementAlgorithm, CoreJwsSigningAlgorithm, CoreResponseMode, CoreResponseType, CoreSubjectIdentifierType,
         CoreUserInfoClaims,
     },
@@ -18,9 +18,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use super::{AskedOf, Refusal, fetch::Fetch, token};
+use crate::clock::millis;
 
 /// How long what a provider says of itself is believed.
 const KNOWN_FOR: Duration = Duration::from_secs(600);
+/// How much a provider's clock may be behind this Lab's.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(30);
 /// Signatures that anybody can check and only the provider can make. Never `none`, and never one made with the client's secret.
 const ALGORITHMS: [CoreJwsSigningAlgorithm; 9] = [
     CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha256,
@@ -80,16 +83,19 @@ impl Oidc {
         })
     }
 
-    /// Where somebody is to go.
-    pub(super) async fn ask(&self) -> Result<AskedOf, Refusal> {
+    /// Where somebody is to go; to be asked there who they are even if the provider knows, where they are to prove it anew.
+    pub(super) async fn ask(&self, anew: bool) -> Result<AskedOf, Refusal> {
         let client = CoreClient::from_provider_metadata(self.metadata().await?, self.id.clone(), Some(self.secret.clone()))
             .set_redirect_uri(self.redirect.clone());
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
-        let (to, state, nonce) = client
+        let mut request = client
             .authorize_url(CoreAuthenticationFlow::AuthorizationCode, || CsrfToken::new(token()), || Nonce::new(token()))
             .add_scope(Scope::new("email".to_owned()))
-            .set_pkce_challenge(challenge)
-            .url();
+            .set_pkce_challenge(challenge);
+        if anew {
+            request = request.add_prompt(CoreAuthPrompt::Login).set_max_age(Duration::ZERO);
+        }
+        let (to, state, nonce) = request.url();
         Ok(AskedOf { to: to.into(), state: state.into_secret(), nonce: nonce.secret().clone(), verifier: verifier.into_secret() })
     }
 
@@ -101,8 +107,15 @@ impl Oidc {
         })
     }
 
-    /// Whom the provider calls what, and the address that it vouches for.
-    pub(super) async fn redeem(&self, code: String, verifier: String, nonce: String) -> Result<(String, String), Refusal> {
+    /// Whom the provider calls what, and the address that it vouches for. Where somebody is to prove anew who they are, the provider
+    /// must say that they did so since `proved_since`, in milliseconds since 1970: the wish for it was in the browser's hands.
+    pub(super) async fn redeem(
+        &self,
+        code: String,
+        verifier: String,
+        nonce: String,
+        proved_since: Option<i64>,
+    ) -> Result<(String, String), Refusal> {
         let metadata = self.metadata().await?;
         let client = CoreClient::from_provider_metadata(metadata.clone(), self.id.clone(), Some(self.secret.clone()))
             .set_redirect_uri(self.redirect.clone());
@@ -123,6 +136,12 @@ impl Oidc {
             verified => verified,
         };
         let claims = claims.map_err(|_| Refusal::ProviderFailed)?;
+        if let Some(since) = proved_since {
+            let at = claims.auth_time().ok_or(Refusal::CannotStepUp)?.timestamp_millis();
+            if at < since.saturating_sub(millis(CLOCKS_DIFFER)) {
+                return Err(Refusal::NotFresh);
+            }
+        }
         let subject = claims.subject().clone();
         let said = (claims.email().cloned(), claims.email_verified());
         let said = match said {
