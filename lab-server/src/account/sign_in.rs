@@ -331,6 +331,10 @@ impl SignIns {
             }
             Way::Github(github) => github.redeem(code, kept.verifier).await?,
         };
+        if subject.is_empty() {
+            // Everybody whom it calls nothing would be one person.
+            return Err(Refusal::ProviderFailed);
+        }
         let subject = Subject { provider: provider.name.clone(), subject, email: Some(email) };
         let outcome = self.settle(&subject, kept.purpose, attempt.session, current, browser).await?;
         Ok((outcome, kept.return_to))
