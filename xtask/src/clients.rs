@@ -150,7 +150,7 @@ fn node_tests(started: &Started, filter: Option<&str>) -> anyhow::Result<Counts>
     if let Some(filter) = filter {
         node.arg(format!("--test-name-pattern={filter}"));
     }
-    let counts = tally::counted(node.args(["openai.test.mjs", "cloud.test.mjs"]), tally::tap)?;
+    let counts = tally::counted(node.args(["openai.test.mjs", "cloud.test.mjs", "sign_in.test.mjs"]), tally::tap)?;
     // To node, a test that was not asked for is a skipped one.
     Ok(if filter.is_some() { Counts { skipped: 0, ..counts } } else { counts })
 }
