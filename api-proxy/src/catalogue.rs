@@ -10,6 +10,7 @@ mod price;
 
 use std::{collections::HashMap, fmt, sync::Arc, time::SystemTime};
 
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 pub(crate) use cost::charged;
@@ -73,6 +74,8 @@ pub struct Model {
     pub max_input: u64,
     /// Most tokens that it answers with, unless the request says less; 0 for one that answers with numbers, not tokens.
     pub max_output: u64,
+    /// What it can do beside talking.
+    pub can: Abilities,
     /// When it came out, in seconds since 1970, where that is known: the day in the oldest of its dated names.
     pub created: Option<u64>,
     /// Its other names, sorted.
@@ -85,6 +88,18 @@ pub struct Model {
     us_permille: u64,
     /// Never empty, one after the other without a gap.
     periods: Box<[Period]>,
+}
+
+/// What a model can do beside talking; `None` where nobody says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Abilities {
+    /// Ask for tools.
+    pub tools: Option<bool>,
+    /// See pictures.
+    pub vision: Option<bool>,
+    /// Think before it answers.
+    pub thinking: Option<bool>,
 }
 
 /// How a day is written behind a model's id.

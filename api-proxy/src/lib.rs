@@ -40,7 +40,8 @@ mod usage;
 pub use body::{Aborted, ProxyBody, TooSlow};
 pub use bridges::{Answer, AnswerBody, AnswerSender, Bridges, HungUp, NotRelayed, Order, Part, Presence, Workstation};
 pub use catalogue::{
-    Bound, Catalogue, CatalogueError, InvalidPrice, ListPrice, Model, ModelOverride, ModelPrices, NANO_PER_CREDIT, Price, Snapshot,
+    Abilities, Bound, Catalogue, CatalogueError, InvalidPrice, ListPrice, Model, ModelOverride, ModelPrices, NANO_PER_CREDIT,
+    Price, Snapshot,
 };
 pub use forward::Proxy;
 pub use keys::presented_key;

@@ -154,6 +154,7 @@ impl Policy {
             operations: self.operations.iter().copied().collect(),
             paused,
             may_pull: self.may_pull == Pull::Allow,
+            num_ctx: Some(self.num_ctx),
         }
     }
 
@@ -599,6 +600,7 @@ yield_gpu_percent = 30
                 operations: vec![Operation::OllamaChat, Operation::OpenaiChat],
                 paused: true,
                 may_pull: true,
+                num_ctx: Some(32_768),
             }
         );
     }

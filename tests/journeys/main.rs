@@ -4,6 +4,7 @@
 
 mod agents;
 mod answers;
+mod assistant;
 mod bola;
 mod cloud;
 mod cuts;

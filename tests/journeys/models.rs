@@ -8,7 +8,7 @@ use journeys::{
     fake_provider::{Behaviour, Kind},
     scripted::Step,
     world::{
-        Wishes, World,
+        Wishes, World, eventually,
         cloud::{CREDITS_NANO, CloudWishes, CloudWorld, HOME, PROVIDERS, soon},
     },
 };
@@ -16,7 +16,7 @@ use lab_server::{
     Lab,
     lab::{
         content::{ModelChoice, Use},
-        models::{Answer, Availability, Host, Models},
+        models::{Answer, Availability, Host, ModelView, Models},
         prompt::{Delta, ModelError, Payer, Prompt, Said, Stop, ToolSpec, Turn, Waiting},
     },
 };
@@ -133,6 +133,85 @@ async fn every_provider_is_worked_with_and_each_message_costs_what_its_record_sa
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_provider_is_shown_a_picture() {
+    let world = CloudWorld::start().await;
+    let payer = Payer { user: world.user, project: world.project };
+    for provider in PROVIDERS {
+        world.providers.plays(provider.model, [Step::say("a cat")]);
+        let picture = Said::Image { media_type: "image/png".into(), data: bytes::Bytes::from_static(b"not really") };
+        let asked = prompt(provider.model, vec![Turn::User(vec![picture, Said::Text("what is it?".into())])]);
+        let (heard, end) = hear(models(&world.lab).ask(payer, asked).await.unwrap()).await;
+        assert!(end.is_ok() && heard.text == "a cat", "{}", provider.model);
+        let seen = world.last_seen();
+        let body = std::str::from_utf8(&seen.body).unwrap();
+        // In base64, in whatever way the dialect has it.
+        assert!(body.contains("bm90IHJlYWxseQ==") && body.contains("image/png"), "{body}");
+    }
+    let list = models(&world.lab).list(world.user);
+    let view = |name: &str| list.iter().find(|model| model.name == name).unwrap_or_else(|| panic!("{name} is listed"));
+    // Nobody says of this world's own models what they can; the catalogue does of its own.
+    assert_eq!(view("ofake").unsure, ["tools", "vision", "thinking"]);
+    assert_eq!(view("ofake").capabilities, ["completion"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_conversation_has_its_workstation_make_room_and_no_more_than_the_owner_lets() {
+    let policy = bridge_core::policy::Policy { num_ctx: 16_384, ..bridge_core::policy::Policy::default() };
+    let world = World::with(Wishes { policy, ..Wishes::default() }).await;
+    let project = world.lab.store.projects(world.user).await.unwrap()[0].id;
+    let payer = Payer { user: world.user, project };
+    world.ollama.plays("thinker", [Step::say("yes")]);
+    let asked = async |bytes: usize| {
+        let turns = vec![Turn::User(vec![Said::Text("x".repeat(bytes))])];
+        let (_, end) = hear(models(&world.lab).ask(payer, prompt("local/thinker", turns)).await.unwrap()).await;
+        end.unwrap();
+        let seen = world.ollama.log().into_iter().filter(|seen| seen.path == "/api/chat").next_back().unwrap();
+        serde_json::from_slice::<Value>(&seen.body).unwrap()["options"]["num_ctx"].as_u64()
+    };
+    assert_eq!(asked(60).await, None, "the owner's own length");
+    assert_eq!(asked(9_000).await, Some(8_192));
+    assert_eq!(asked(10_000).await, Some(8_192));
+    assert_eq!(asked(90_000).await, Some(16_384));
+    let list = models(&world.lab).list(world.user);
+    let here = list.iter().find(|model| model.name == "local@workstation/thinker:latest").unwrap();
+    assert_eq!(here.context_length, Some(16_384));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_sees_what_its_workstation_is_at() {
+    let (world, payer) = local().await;
+    let browser = world.sign_in().await;
+    let state = async || {
+        let list = browser.get("/api/models").await.json().await;
+        let of = |name: &str| list["data"].as_array().unwrap().iter().find(|model| model["name"] == name).cloned().unwrap();
+        let (any, here) = (of("local/tiny:latest"), of("local@workstation/tiny:latest"));
+        assert_eq!((&any["host"], &any["availability"]), (&json!("any_device"), &here["availability"]));
+        here
+    };
+    let is = async |availability: &str| {
+        journeys::world::eventually(availability, async || state().await["availability"] == availability).await;
+        state().await
+    };
+    let idle = is("online").await;
+    assert_eq!((&idle["loaded"], &idle["last_seen"], &idle["running"]), (&json!(false), &Value::Null, &json!(0)));
+    world.ollama.hold_before_headers("tiny");
+    let answer = models(&world.lab).ask(payer, question("local/tiny")).await.unwrap();
+    let hearing = tokio::spawn(hear(answer));
+    assert_eq!(is("busy").await["running"], 1);
+    world.ollama.release();
+    hearing.await.unwrap().1.unwrap();
+    journeys::world::eventually("it is loaded", async || state().await["loaded"] == true).await;
+    world.bridge.pause(None);
+    is("paused").await;
+    world.bridge.resume();
+    is("online").await;
+    world.network.set(journeys::fault_proxy::Fault::Refuse);
+    world.network.cut();
+    let away = is("away").await;
+    assert!(away["last_seen"].is_i64() && away["loaded"] == false, "{away}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn calls_that_are_no_json_are_told_and_break_nothing() {
     let world = CloudWorld::start().await;
     let payer = Payer { user: world.user, project: world.project };
@@ -228,9 +307,11 @@ async fn a_workstation_is_worked_with_and_listed_with_its_state() {
     let asked = prompt("local/tiny", vec![Turn::User(vec![picture])]);
     assert_eq!(models(&world.lab).ask(payer, asked).await.err().unwrap().code, "images_not_supported");
 
+    // The last answer has ended here a moment before its bridge says so.
+    let any_of = |list: &[ModelView]| list.iter().find(|model| model.name == "local/thinker:latest").expect("on any").host.clone();
+    let idle = Host::AnyDevice { devices: vec![world.device], availability: Availability::Online };
+    eventually("the workstation is idle", async || any_of(&models(&world.lab).list(world.user)) == idle).await;
     let list = models(&world.lab).list(world.user);
-    let any = list.iter().find(|model| model.name == "local/thinker:latest").expect("on any");
-    assert_eq!(any.host, Host::AnyDevice { devices: vec![world.device], availability: Availability::Online });
     let here = list.iter().find(|model| model.name == "local@workstation/thinker:latest").expect("on this one");
     let Host::Device { device, device_name, state } = &here.host else { panic!("{here:?}") };
     assert_eq!((*device, device_name.as_str()), (world.device, "workstation"));

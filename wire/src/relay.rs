@@ -484,6 +484,9 @@ pub struct PolicySummary {
     pub paused: bool,
     /// Whether the Lab may have models pulled.
     pub may_pull: bool,
+    /// The largest context, in tokens, that a request may ask for; older bridges do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub num_ctx: Option<u32>,
 }
 
 #[cfg(test)]

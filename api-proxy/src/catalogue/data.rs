@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::{
-    CatalogueError, DateForm, Model,
+    Abilities, CatalogueError, DateForm, Model,
     price::{self, Listed, Period, Service},
 };
 use crate::calendar;
@@ -24,6 +24,7 @@ struct Entry<'a> {
     max_input: u64,
     max_output: u64,
     created: Option<&'a str>,
+    can: Abilities,
     us_permille: Option<Figure<'a>>,
     prices: Vec<Prices<'a>>,
 }
@@ -84,6 +85,7 @@ fn model(entry: &Entry<'_>) -> Result<Model, CatalogueError> {
         provider: entry.provider.parse().map_err(|_| problem("its provider is no name"))?,
         max_input: entry.max_input,
         max_output: entry.max_output,
+        can: entry.can,
         created: entry.created.map(|day| day_of(day).ok_or_else(|| problem("`created` is no day"))).transpose()?,
         aliases: entry.aliases.iter().map(|&name| name.into()).collect(),
         dated: entry

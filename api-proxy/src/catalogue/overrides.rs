@@ -1,7 +1,7 @@
 //! An operator's own models and prices.
 
 use super::{
-    CatalogueError, Model,
+    Abilities, CatalogueError, Model,
     price::{self, Listed, Period, Price, Service},
 };
 use crate::Name;
@@ -99,6 +99,7 @@ pub(super) fn lay_over(mut models: Vec<Model>, overrides: &[ModelOverride]) -> R
                 provider: entry.provider.clone(),
                 max_input: entry.max_input.ok_or_else(|| problem("a new model needs `max_input`"))?,
                 max_output: entry.max_output.ok_or_else(|| problem("a new model needs `max_output`"))?,
+                can: Abilities::default(),
                 created: None,
                 aliases: sorted(aliases),
                 dated: Box::new([]),

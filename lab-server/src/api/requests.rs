@@ -15,9 +15,11 @@ use super::{
     table::{Cell, Format, Row},
 };
 use crate::{
+    account::api_key::Kid,
     calendar,
     credits::Credits,
     error::{ApiError, ErrorBody},
+    lab::models::HOUSE_KEY,
     store::{Cursor, RequestFilter, RequestRecord},
 };
 
@@ -62,7 +64,7 @@ pub(crate) struct RequestView {
     user: String,
     /// For which project.
     project: String,
-    /// Under which key.
+    /// Under which key; `TheLabItself` where the Lab asked for somebody who is signed in, in a conversation or as an agent.
     key: String,
     /// Milliseconds from arrival to end.
     latency_ms: i64,
@@ -87,7 +89,7 @@ pub(super) struct RequestQuery {
     to: Option<String>,
     /// Of this project.
     project: Option<String>,
-    /// Under this key.
+    /// Under this key; `TheLabItself` for what was asked under none.
     key: Option<String>,
     /// Of this model.
     model: Option<String>,
@@ -170,7 +172,8 @@ impl Wanted {
             return Err(ApiError::NotFound);
         }
         let key = self.key.map(|key| key.parse().map_err(|_| ApiError::NotFound)).transpose()?;
-        if let Some(key) = key {
+        // What was asked under no key is everybody's own by its user.
+        if let Some(key) = key.filter(|key: &Kid| key.to_string() != HOUSE_KEY.to_string()) {
             let record = api.store.key(owner, key).await?.ok_or(ApiError::NotFound)?;
             if project.is_some_and(|project| project != record.project) {
                 return Err(ApiError::NotFound);

@@ -23,7 +23,8 @@ use crate::{
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = UsageSum)]
 pub(crate) struct SumView {
-    /// The day (`2026-11-20`), model, key or project; `-` for requests that asked for no model there is.
+    /// The day (`2026-11-20`), model, key or project; `-` for requests that asked for no model there is, and `TheLabItself` for what was
+    /// asked for somebody who is signed in, under no key: in conversations and by agents.
     bucket: String,
     /// How many there were.
     requests: i64,
@@ -51,7 +52,7 @@ pub(super) struct UsageQuery {
     to: Option<String>,
     /// Of this project.
     project: Option<String>,
-    /// Under this key.
+    /// Under this key; `TheLabItself` for what was asked under none.
     key: Option<String>,
     /// Of this model.
     model: Option<String>,

@@ -184,8 +184,8 @@ fn channel(
     let name = section.parse::<Name>("name");
     // One provider's models may also be had from Azure: the catalogue's name stays, the shape differs.
     let kind = section.word("kind", &KINDS).map(|kind| kind.value).or(kind);
-    let url = url(&mut section, kind);
-    let secret = secret(&mut section, base, kind);
+    let url = url(&mut section, "channels", kind);
+    let secret = secret(&mut section, base, "channels", kind);
     let priority = section.number("priority", 0..=u64::from(u16::MAX)).map_or(0, |number| number.value);
     let weight = section.number("weight", 1..=1000).map_or(1, |number| number.value);
     let models = section.texts("models");
@@ -246,7 +246,7 @@ pub(super) fn kind(section: &mut Section<'_, '_>) -> Option<ProviderKind> {
 }
 
 /// Where the channel is: as it says, or where its kind is.
-pub(super) fn url(section: &mut Section<'_, '_>, kind: Option<ProviderKind>) -> Option<BaseUrl> {
+pub(super) fn url(section: &mut Section<'_, '_>, whose: &'static str, kind: Option<ProviderKind>) -> Option<BaseUrl> {
     let has = section.has("base_url");
     let said = section.parse::<BaseUrl>("base_url").map(|url| url.value);
     if has {
@@ -254,20 +254,25 @@ pub(super) fn url(section: &mut Section<'_, '_>, kind: Option<ProviderKind>) -> 
     }
     let usual = kind?.usual_base();
     if usual.is_none() {
-        section.wrong::<()>(section.line, "channels needs base_url: this kind of provider has no address of its own");
+        section.wrong::<()>(section.line, format_args!("{whose} needs base_url: this kind of provider has no address of its own"));
     }
     usual
 }
 
 /// Where the secret lies. The outer `None` is a mistake, the inner a server that asks for none.
 #[expect(clippy::option_option, reason = "the two say different things, and both end here")]
-pub(super) fn secret(section: &mut Section<'_, '_>, base: &Path, kind: Option<ProviderKind>) -> Option<Option<SecretSource>> {
+pub(super) fn secret(
+    section: &mut Section<'_, '_>,
+    base: &Path,
+    whose: &'static str,
+    kind: Option<ProviderKind>,
+) -> Option<Option<SecretSource>> {
     if kind == Some(ProviderKind::OpenaiCompatible) && !section.has("secret") {
         // Asked for all the same, so that it is known as a setting.
         section.table("secret");
         return Some(None);
     }
-    secret_source(section, base, "secret", "channels").map(Some)
+    secret_source(section, base, "secret", whose).map(Some)
 }
 
 /// Where a secret lies that `whose` section must name as `key`.
@@ -614,6 +619,8 @@ mod tests {
             text.lines().map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line)).collect();
         check(&settings.join("\n"), &[]);
         let all = read(&settings.join("\n"), Path::new("")).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
-        assert!(all.providers.channels.len() >= 7 && all.admin.is_some() && !all.providers.models.is_empty());
+        assert!(
+            all.providers.channels.len() >= 7 && all.admin.is_some() && all.assistant.is_some() && !all.providers.models.is_empty()
+        );
     }
 }

@@ -30,7 +30,7 @@ use wire::{DeviceId, ProjectId, RequestId, UserId};
 
 use super::{
     content::ModelChoice,
-    models::{Dialect, Frames, Piece},
+    models::{Dialect, Frames, Limits, Piece},
     prompt::{Prompt, Said, Turn},
 };
 use crate::store::ReadOnly;
@@ -194,7 +194,7 @@ impl Inner {
     async fn ask(&self, user: UserId, prompt: Prompt, teller: &mpsc::Sender<Told>) -> Result<Vec<Said>, String> {
         let offer = self.proxy.offer(&self.model).ok_or("no_provider")?;
         let dialect = Dialect::of(&offer).ok_or("model_not_for_chat")?;
-        let mut asked = Request::new(Full::new(Bytes::from(dialect.body(&prompt, None).to_string())));
+        let mut asked = Request::new(Full::new(Bytes::from(dialect.body(&prompt, Limits::default()).to_string())));
         *asked.method_mut() = Method::POST;
         *asked.uri_mut() = dialect.path(&self.model).parse().map_err(|_| "invalid_model")?;
         asked.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -5,6 +5,7 @@
 //! with what the record says, so that the sum over messages is the sum of the ledger.
 
 mod answer;
+mod context;
 mod dialect;
 mod frames;
 mod list;
@@ -17,7 +18,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use api_proxy::{Bridges, KeyId, Presence, Proxy};
+use api_proxy::{Abilities, Bridges, KeyId, Presence, Proxy};
 use bytes::Bytes;
 use http::{Method, Request, header};
 use http_body_util::Full;
@@ -37,7 +38,7 @@ use crate::{
     metrics::Observed,
     store::{RequestRecord, StoreError},
 };
-pub(in crate::lab) use dialect::{Dialect, Piece};
+pub(in crate::lab) use dialect::{Dialect, Limits, Piece};
 pub(in crate::lab) use frames::Frames;
 
 /// The proxy as this Lab runs it.
@@ -80,24 +81,26 @@ impl Models {
     /// Asks a model. What can be told without asking anybody is told here; limits, money and hosts speak in the answer.
     ///
     /// # Errors
-    /// `model_not_found`, `invalid_model`, and `tools_not_supported` or `images_not_supported` where a workstation says so.
+    /// `model_not_found`, `invalid_model`, and `tools_not_supported` or `images_not_supported` where that is known.
     pub async fn ask(&self, payer: Payer, prompt: Prompt) -> Result<Answer, ModelError> {
         let request = RequestId::at(SystemTime::now());
         let name = prompt.choice.model.clone();
-        let (dialect, most_output) = match LocalModel::parse(&name) {
+        let (dialect, limits) = match LocalModel::parse(&name) {
             Some(local) => {
                 let local = local.map_err(|_| words::error("invalid_model", None))?;
-                self.can_be_asked(payer.user, &local, &prompt)?;
-                (Dialect::Ollama, None)
+                let context = self.context(payer.user, &local, &prompt)?;
+                (Dialect::Ollama, Limits { context, ..Limits::default() })
             }
             None => {
                 let offer = self.0.proxy.offer(&name).ok_or_else(|| words::error("model_not_found", None))?;
                 let dialect = Dialect::of(&offer).ok_or_else(|| words::error("model_not_for_chat", None))?;
-                (dialect, Some(offer.model.max_output))
+                let Abilities { tools, vision, .. } = offer.model.can;
+                check(&prompt, tools == Some(false), vision == Some(false))?;
+                (dialect, Limits { output: Some(offer.model.max_output), ..Limits::default() })
             }
         };
         let following = (dialect == Dialect::Ollama).then(|| self.0.gateway.follow(request));
-        let body = body(dialect, prompt, most_output).await?;
+        let body = body(dialect, prompt, limits).await?;
         let mut asked = Request::new(Full::new(body));
         *asked.method_mut() = Method::POST;
         // A path of ours, with the one name in it escaped.
@@ -152,32 +155,50 @@ impl Models {
         }
     }
 
-    /// Whether the workstations that may be meant say that they cannot do what is asked. Where they say nothing, they are asked.
-    fn can_be_asked(&self, user: UserId, local: &LocalModel, prompt: &Prompt) -> Result<(), ModelError> {
+    /// Looks at the workstations that may be meant: whether they say that they cannot do what is asked, and how long a context to ask
+    /// for. Where they say nothing, they are asked.
+    fn context(&self, user: UserId, local: &LocalModel, prompt: &Prompt) -> Result<Option<u64>, ModelError> {
         let workstations = self.0.gateway.workstations(user);
         let meant = |name: &str| local.device.as_deref().is_none_or(|device| device.eq_ignore_ascii_case(name));
-        let models: Vec<_> = workstations
+        let places: Vec<_> = workstations
             .iter()
             .filter(|workstation| workstation.presence != Presence::Offline && meant(&workstation.name))
-            .flat_map(|workstation| workstation.snapshot.models.iter().filter(|model| model.name == local.model))
+            .filter_map(|workstation| {
+                let model = workstation.snapshot.models.iter().find(|model| model.name == local.model)?;
+                Some((&workstation.snapshot, model))
+            })
             .collect();
         let none_can = |what: &str| {
-            let tells = |model: &&wire::relay::Model| !model.capabilities.is_empty();
-            let can = |model: &&wire::relay::Model| model.capabilities.iter().any(|can| can == what);
-            !models.is_empty() && models.iter().all(|model| tells(model) && !can(model))
+            let cannot = |(_, model): &(_, &wire::relay::Model)| {
+                !model.capabilities.is_empty() && model.capabilities.iter().all(|can| can != what)
+            };
+            !places.is_empty() && places.iter().all(cannot)
         };
-        let has_image = |turn: &Turn| {
-            let (Turn::User(said) | Turn::Assistant(said)) = turn;
-            said.iter().any(|said| matches!(said, Said::Image { .. }))
-        };
-        if !prompt.tools.is_empty() && none_can("tools") {
-            return Err(words::error("tools_not_supported", None));
-        }
-        if prompt.turns.iter().any(has_image) && none_can("vision") {
-            return Err(words::error("images_not_supported", None));
-        }
-        Ok(())
+        check(prompt, none_can("tools"), none_can("vision"))?;
+        let places: Vec<_> = places
+            .iter()
+            .map(|(snapshot, model)| context::Place {
+                most: list::longest_context(snapshot, model),
+                loaded: list::loaded_context(snapshot, model),
+            })
+            .collect();
+        Ok(context::wanted(prompt, &places))
     }
+}
+
+/// Whether a model is asked for what it is known not to do.
+fn check(prompt: &Prompt, no_tools: bool, no_pictures: bool) -> Result<(), ModelError> {
+    let has_image = |turn: &Turn| {
+        let (Turn::User(said) | Turn::Assistant(said)) = turn;
+        said.iter().any(|said| matches!(said, Said::Image { .. }))
+    };
+    if no_tools && !prompt.tools.is_empty() {
+        return Err(words::error("tools_not_supported", None));
+    }
+    if no_pictures && prompt.turns.iter().any(has_image) {
+        return Err(words::error("images_not_supported", None));
+    }
+    Ok(())
 }
 
 impl fmt::Debug for Models {
@@ -187,8 +208,8 @@ impl fmt::Debug for Models {
 }
 
 /// Writes the request's body, away from the runtime where pictures make it large.
-async fn body(dialect: Dialect, prompt: Prompt, most_output: Option<u64>) -> Result<Bytes, ModelError> {
-    let write = move || Bytes::from(dialect.body(&prompt, most_output).to_string());
+async fn body(dialect: Dialect, prompt: Prompt, limits: Limits) -> Result<Bytes, ModelError> {
+    let write = move || Bytes::from(dialect.body(&prompt, limits).to_string());
     // It does not panic: a value can always be written.
     tokio::task::spawn_blocking(write).await.map_err(|_| words::error("internal", None))
 }

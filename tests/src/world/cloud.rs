@@ -69,11 +69,20 @@ pub struct CloudWishes {
     pub models: Vec<&'static str>,
     /// How long a caller may take nothing of an answer.
     pub stall: Option<Duration>,
+    /// Whether [`HOME`]'s model answers questions about accounts.
+    pub assistant: bool,
 }
 
 impl Default for CloudWishes {
     fn default() -> Self {
-        Self { credits_nano: CREDITS_NANO, free_requests: 0, terms: KeyTerms::default(), models: Vec::new(), stall: None }
+        Self {
+            credits_nano: CREDITS_NANO,
+            free_requests: 0,
+            terms: KeyTerms::default(),
+            models: Vec::new(),
+            stall: None,
+            assistant: false,
+        }
     }
 }
 
@@ -259,6 +268,15 @@ pub async fn soon<F: Future>(what: &str, future: F) -> F::Output {
 
 fn configuration(dir: &Path, wishes: &CloudWishes, providers: &FakeProvider, spare: &FakeProvider) -> String {
     let mut text = format!("[trial]\nfree_requests = {}\n", wishes.free_requests);
+    if wishes.assistant {
+        let _ = write!(
+            text,
+            "[assistant]\nkind = \"{}\"\nmodel = \"{}\"\nbase_url = \"{}/v1\"\n",
+            HOME.spoken,
+            HOME.model,
+            providers.url(HOME.kind)
+        );
+    }
     for provider in PROVIDERS {
         let of_provider = |model: &&&str| model.starts_with(provider.model);
         let models: Vec<&str> = [&provider.model].into_iter().chain(wishes.models.iter().filter(of_provider)).copied().collect();

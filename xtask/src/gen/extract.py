@@ -23,6 +23,8 @@ LITELLM_PROVIDERS = {
     "xai": ("xai", "xai/"),
 }
 GENAI_PROVIDERS = {"openai": "openai", "anthropic": "anthropic", "google": "google", "x-ai": "xai"}
+# What a model can do, as we call it and as LiteLLM does. Where it says neither yes nor no, nothing is written down.
+ABILITIES = {"tools": "supports_function_calling", "vision": "supports_vision", "thinking": "supports_reasoning"}
 MODES = {"chat", "completion", "responses", "embedding", "image_generation"}
 # Pages of the vendors themselves: a figure that only one set knows counts only with one of them.
 VENDORS = re.compile(
@@ -102,6 +104,7 @@ def litellm_models(wheel, date, left_out, licence):
             "mode": entry["mode"],
             "max_input": whole(entry.get("max_input_tokens")),
             "max_output": whole(entry.get("max_output_tokens")),
+            "can": {ours: entry[theirs] for ours, theirs in ABILITIES.items() if isinstance(entry.get(theirs), bool)},
             "retires": entry.get("deprecation_date"),
             "source": entry.get("source"),
             "figures": figures,

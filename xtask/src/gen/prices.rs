@@ -53,6 +53,8 @@ struct Litellm {
     mode: String,
     max_input: Option<u64>,
     max_output: Option<u64>,
+    /// `tools`, `vision` and `thinking`, as far as it is known.
+    can: BTreeMap<String, bool>,
     #[serde(rename = "retires")]
     _retires: Option<String>,
     source: Option<String>,
@@ -164,6 +166,7 @@ struct Entry {
     dated: Vec<String>,
     max_input: u64,
     max_output: u64,
+    can: BTreeMap<String, bool>,
     /// Thousandths of the price when a request is kept inside the USA.
     us_permille: Option<(u64, Origin)>,
     pages: Vec<String>,
@@ -268,6 +271,8 @@ fn entry(group: &names::Group<'_>, taken: &str, decisions: &Decisions, decided: 
             |gap| gap.max_output,
             "max_output",
         )?,
+        // Genai-prices does not say.
+        can: group.litellm.map(|litellm| litellm.can.clone()).unwrap_or_default(),
         us_permille: match group.litellm.and_then(|l| l.multipliers.get("us")) {
             Some(text) => Some((figures::scaled(text, 3)?, Origin::Litellm)),
             None => gap.and_then(|gap| gap.us_permille).map(|permille| (permille, Origin::Decided)),

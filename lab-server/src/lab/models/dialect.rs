@@ -15,8 +15,12 @@ use serde_json::{Value, json};
 use super::frames::Framing;
 use crate::lab::prompt::{Prompt, Stop};
 
-/// Tokens of an answer where nobody says how many: enough for a long file or a long thought, and so few that what is set aside for
-/// one question is cents and not dollars with nearly every model.
+/// Tokens of an answer where nobody says how many, or as many as the model gives where the catalogue says that these are fewer.
+///
+/// Not what the catalogue says throughout: what a request may cost at most is set aside while it runs, and 128,000 tokens of answer are
+/// 3.84 credits at 30 dollars a million, so that somebody with 3 credits could ask such a model nothing. At 16,384 it is 0.49. It is
+/// some 50 KB of text, more than one answer of an agent has in a file; whoever wants more says so in the conversation's settings, and
+/// an answer that reaches it ends with `length`.
 const USUAL_OUTPUT: u64 = 16_384;
 
 /// How one model is spoken to.
@@ -29,6 +33,15 @@ pub(in crate::lab) enum Dialect {
     Anthropic,
     Gemini,
     Ollama,
+}
+
+/// Tokens that the model's host is known to take or to need.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::lab) struct Limits {
+    /// What the model answers with at most.
+    pub(in crate::lab) output: Option<u64>,
+    /// The context that a workstation is asked to load the model with.
+    pub(in crate::lab) context: Option<u64>,
 }
 
 /// Something that a message said.
@@ -89,15 +102,15 @@ impl Dialect {
         }
     }
 
-    /// What it is asked. `most_output` is what the model answers with at most, where that is known.
-    pub(in crate::lab) fn body(self, prompt: &Prompt, most_output: Option<u64>) -> Value {
+    /// What it is asked.
+    pub(in crate::lab) fn body(self, prompt: &Prompt, limits: Limits) -> Value {
         let wanted = prompt.choice.max_output_tokens.map_or(USUAL_OUTPUT, u64::from);
-        let limit = most_output.filter(|most| *most > 0).map_or(wanted, |most| wanted.min(most));
+        let limit = limits.output.filter(|most| *most > 0).map_or(wanted, |most| wanted.min(most));
         match self {
             Self::Openai { limit: name } => openai::body(prompt, name, limit),
             Self::Anthropic => anthropic::body(prompt, limit),
             Self::Gemini => gemini::body(prompt, limit),
-            Self::Ollama => ollama::body(prompt),
+            Self::Ollama => ollama::body(prompt, limits.context),
         }
     }
 

@@ -1,20 +1,20 @@
 //! Which models a person can ask, where each is, and in what state.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
-use api_proxy::{Bridges, Endpoint, Offer, Presence, Workstation, local_prefix};
+use api_proxy::{Abilities, Bridges, Endpoint, Offer, Presence, Workstation, local_prefix};
 use serde::Serialize;
 use utoipa::ToSchema;
 use wire::{
     DeviceId, UserId,
-    relay::{Model, OllamaState},
+    relay::{Model, OllamaState, Snapshot},
 };
 
-use super::Inner;
+use super::{Inner, Speeds};
 
 /// How long the catalogue's part is good for: channels come with the configuration, and prices with a date.
 const CLOUD_FOR: Duration = Duration::from_secs(60);
@@ -27,12 +27,15 @@ pub struct ModelView {
     /// Where it runs.
     #[serde(flatten)]
     pub host: Host,
-    /// Tokens of prompt and answer together that it takes; `null` where nobody says.
+    /// Tokens that it takes: on a workstation of prompt and answer together, as far as the model and its owner go; at a provider of the
+    /// prompt alone. `null` where nobody says.
     pub context_length: Option<u64>,
     /// Tokens of an answer at most; `null` where nobody says.
     pub max_output_tokens: Option<u64>,
     /// `tools`, `vision`, `thinking`, `embedding`, `completion`, ...: as far as its host tells.
     pub capabilities: Vec<String>,
+    /// Those of `tools`, `vision` and `thinking` of which nobody says whether it has them: they may be tried.
+    pub unsure: Vec<String>,
 }
 
 /// Where a model runs.
@@ -117,9 +120,14 @@ pub enum Availability {
 }
 
 pub(super) fn list(inner: &Inner, user: UserId) -> Vec<ModelView> {
-    let mut workstations = inner.gateway.workstations(user);
+    let mut all = local(inner.gateway.workstations(user), &inner.gateway.last_seen(user), &inner.speeds);
+    all.extend(cloud(inner).iter().cloned());
+    all
+}
+
+/// The models on these workstations: first wherever they are, then on each.
+fn local(mut workstations: Vec<Workstation>, last_seen: &HashMap<DeviceId, i64>, speeds: &Speeds) -> Vec<ModelView> {
     workstations.sort_by(|a, b| (&a.name, a.device).cmp(&(&b.name, b.device)));
-    let last_seen = inner.gateway.last_seen(user);
     let mut views = Vec::new();
     let mut anywhere: BTreeMap<String, Vec<(usize, &Workstation, &Model)>> = BTreeMap::new();
     for workstation in &workstations {
@@ -127,13 +135,11 @@ pub(super) fn list(inner: &Inner, user: UserId) -> Vec<ModelView> {
         let seen = last_seen.get(&workstation.device).copied();
         for model in &workstation.snapshot.models {
             anywhere.entry(format!("local/{}", model.name)).or_default().push((views.len(), workstation, model));
-            views.push(on(workstation, model, &prefix, seen, inner.speeds.of(workstation.device, model.name.as_str())));
+            views.push(on(workstation, model, &prefix, seen, speeds.of(workstation.device, model.name.as_str())));
         }
     }
-    let any = anywhere.into_iter().map(|(name, places)| anywhere_of(name, &places, &views)).collect::<Vec<_>>();
-    let mut all = any;
+    let mut all = anywhere.into_iter().map(|(name, places)| anywhere_of(name, &places, &views)).collect::<Vec<_>>();
     all.append(&mut views);
-    all.extend(cloud(inner).iter().cloned());
     all
 }
 
@@ -142,7 +148,6 @@ fn on(workstation: &Workstation, model: &Model, prefix: &str, last_seen: Option<
     let snapshot = &workstation.snapshot;
     let loaded = snapshot.loaded.iter().find(|loaded| loaded.name == model.name);
     let is_linked = workstation.presence == Presence::Online;
-    let whole = model.details["context_length"].as_u64();
     ModelView {
         name: format!("{prefix}{}", model.name),
         host: Host::Device {
@@ -158,11 +163,31 @@ fn on(workstation: &Workstation, model: &Model, prefix: &str, last_seen: Option<
                 tokens_per_second: speed,
             },
         },
-        // What it is loaded with is what it takes now.
-        context_length: loaded.map(|loaded| loaded.context_length).filter(|length| *length > 0 && is_linked).or(whole),
+        context_length: longest_context(snapshot, model),
         max_output_tokens: None,
         capabilities: model.capabilities.clone(),
+        unsure: unsure(model.capabilities.is_empty()),
     }
+}
+
+/// The longest context that a model takes on a workstation and its owner lets be asked for. Not what it is loaded with: that grows with
+/// the conversation.
+pub(super) fn longest_context(snapshot: &Snapshot, model: &Model) -> Option<u64> {
+    let whole = model.details["context_length"].as_u64().filter(|length| *length > 0);
+    let allowed = snapshot.policy.num_ctx.map(u64::from);
+    // The owner's limit says little of a model of which nothing is known.
+    whole.map(|whole| allowed.map_or(whole, |allowed| whole.min(allowed))).or_else(|| loaded_context(snapshot, model))
+}
+
+/// The context that it is loaded with.
+pub(super) fn loaded_context(snapshot: &Snapshot, model: &Model) -> Option<u64> {
+    let loaded = snapshot.loaded.iter().find(|loaded| loaded.name == model.name);
+    loaded.map(|loaded| loaded.context_length).filter(|length| *length > 0)
+}
+
+/// Everything that can be unsure, for a model of which nobody says anything.
+fn unsure(is_untold: bool) -> Vec<String> {
+    if is_untold { ["tools", "vision", "thinking"].map(str::to_owned).into() } else { Vec::new() }
 }
 
 /// A model on whichever workstation has it: what all of them can is what it can.
@@ -180,6 +205,7 @@ fn anywhere_of(name: String, places: &[(usize, &Workstation, &Model)], views: &[
             .first()
             .map(|(_, _, model)| model.capabilities.iter().filter(|c| can_all(c)).cloned().collect())
             .unwrap_or_default(),
+        unsure: unsure(places.iter().all(|(_, _, model)| model.capabilities.is_empty())),
     }
 }
 
@@ -220,14 +246,23 @@ fn at_provider(offer: &Offer, now: SystemTime) -> ModelView {
     let model = &offer.model;
     let has = |endpoint| offer.endpoints.contains(&endpoint);
     let talks = has(Endpoint::OpenaiChat) || has(Endpoint::AnthropicMessages) || has(Endpoint::GeminiStreamGenerate);
-    // The catalogue knows prices and sizes. Whatever answers with tokens is believed to take tools, as all that it lists do.
-    let capabilities: &[&str] = if model.max_output == 0 {
-        &["embedding"]
-    } else if talks {
-        &["completion", "tools"]
-    } else {
-        &[]
+    let mut capabilities = match model.max_output {
+        0 => vec!["embedding".to_owned()],
+        _ if talks => vec!["completion".to_owned()],
+        _ => Vec::new(),
     };
+    let mut unsure = Vec::new();
+    // What cannot be talked with cannot be shown a picture here, whatever it sees elsewhere.
+    if talks && model.max_output > 0 {
+        let Abilities { tools, vision, thinking } = model.can;
+        for (name, can) in [("tools", tools), ("vision", vision), ("thinking", thinking)] {
+            match can {
+                Some(true) => capabilities.push(name.to_owned()),
+                Some(false) => {}
+                None => unsure.push(name.to_owned()),
+            }
+        }
+    }
     let prices = model.list_price(now).map(|price| CloudPrices {
         input: price.input,
         cached_input: Some(price.cached),
@@ -238,6 +273,93 @@ fn at_provider(offer: &Offer, now: SystemTime) -> ModelView {
         host: Host::Cloud { provider: model.provider.to_string(), prices },
         context_length: Some(model.max_input).filter(|tokens| *tokens > 0),
         max_output_tokens: Some(model.max_output).filter(|tokens| *tokens > 0),
-        capabilities: capabilities.iter().map(|&can| can.to_owned()).collect(),
+        capabilities,
+        unsure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wire::relay::{LoadedModel, PolicySummary};
+
+    use super::*;
+
+    fn model(name: &str) -> Model {
+        Model {
+            name: name.parse().unwrap(),
+            modified_at: String::new(),
+            size: 7,
+            digest: String::new(),
+            details: serde_json::json!({ "context_length": 131_072 }),
+            capabilities: vec!["completion".into(), "tools".into()],
+        }
+    }
+
+    fn workstation(name: &str, presence: Presence, snapshot: Snapshot) -> Workstation {
+        Workstation { device: DeviceId::random(), name: name.to_owned(), presence, snapshot: Arc::new(snapshot), active: 0 }
+    }
+
+    fn snapshot(names: &[String]) -> Snapshot {
+        Snapshot { models: names.iter().map(|name| model(name)).collect(), ..Snapshot::default() }
+    }
+
+    #[test]
+    fn two_workstations_with_one_model_are_told_apart_and_the_better_one_speaks_for_both() {
+        let names = ["m:latest".to_owned()];
+        let mut den = workstation("den", Presence::Online, snapshot(&names));
+        let attic = workstation("attic", Presence::Offline, snapshot(&names));
+        let list = |den: &Workstation| {
+            let seen = [(attic.device, 5)].into();
+            let all = local(vec![den.clone(), attic.clone()], &seen, &Speeds::default());
+            assert_eq!(
+                all.iter().map(|view| view.name.as_str()).collect::<Vec<_>>(),
+                ["local/m:latest", "local@attic/m:latest", "local@den/m:latest"]
+            );
+            let Host::AnyDevice { devices, availability } = &all[0].host else { panic!("{all:?}") };
+            assert_eq!(devices, &[attic.device, den.device]);
+            let states = all[1..].iter().map(|view| match &view.host {
+                Host::Device { state, .. } => state.clone(),
+                other => panic!("{other:?}"),
+            });
+            let states: Vec<LocalState> = states.collect();
+            assert_eq!((states[0].availability, states[0].last_seen), (Availability::Offline, Some(5)));
+            (*availability, states[1].clone(), all[2].context_length)
+        };
+        let (any, state, context) = list(&den);
+        assert_eq!((any, state.availability, context), (Availability::Online, Availability::Online, Some(131_072)));
+        assert!(!state.loaded && state.last_seen.is_none());
+        den.active = 1;
+        let loaded = LoadedModel {
+            name: names[0].parse().unwrap(),
+            size: 7,
+            size_vram: 7,
+            context_length: 4_096,
+            expires_at: String::new(),
+        };
+        let policy = PolicySummary { num_ctx: Some(32_768), ..PolicySummary::default() };
+        den.snapshot = Arc::new(Snapshot { loaded: vec![loaded], policy: policy.clone(), queued: 3, ..snapshot(&names) });
+        let (any, state, context) = list(&den);
+        assert_eq!((any, context), (Availability::Busy, Some(32_768)));
+        assert_eq!((state.loaded, state.running, state.queued), (true, 1, 3));
+        den.snapshot = Arc::new(Snapshot { policy: PolicySummary { paused: true, ..policy }, ..snapshot(&names) });
+        assert_eq!(list(&den).0, Availability::Paused);
+        den.presence = Presence::Away;
+        assert_eq!(list(&den).0, Availability::Away);
+        den.presence = Presence::Offline;
+        assert_eq!(list(&den).0, Availability::Offline);
+    }
+
+    #[test]
+    fn many_workstations_with_many_models_are_listed_in_no_time() {
+        let names: Vec<String> = (0..50).map(|n| format!("model-{n}:latest")).collect();
+        let all: Vec<_> = (0..20).map(|n| workstation(&format!("station-{n}"), Presence::Online, snapshot(&names))).collect();
+        let (speeds, rounds) = (Speeds::default(), 100);
+        let begun = Instant::now();
+        for _ in 0..rounds {
+            assert_eq!(local(all.clone(), &HashMap::new(), &speeds).len(), 50 + 1_000);
+        }
+        let each = begun.elapsed() / rounds;
+        println!("20 workstations with 50 models each: {each:?}");
+        assert!(each < Duration::from_millis(100), "{each:?}");
     }
 }

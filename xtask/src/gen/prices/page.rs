@@ -41,6 +41,7 @@ fn block(entry: &Entry) -> String {
         format!("\"aliases\": {}, \"dated\": {}", json!(entry.aliases), json!(dated)),
         format!("\"max_input\": {}, \"max_output\": {}, \"created\": {}", entry.max_input, entry.max_output, json!(created)),
     ];
+    lines.push(format!("\"can\": {}", json!(entry.can)));
     if let Some((permille, origin)) = entry.us_permille {
         lines.push(format!("\"us_permille\": [{permille}, \"{}\"]", letter(origin)));
     }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{Piece, decimal, object, text};
 use crate::lab::prompt::{Prompt, Said, Stop, Turn};
 
-pub(super) fn body(prompt: &Prompt) -> Value {
+pub(super) fn body(prompt: &Prompt, context: Option<u64>) -> Value {
     let mut messages = Vec::with_capacity(prompt.turns.len() + 1);
     if let Some(system) = &prompt.system {
         messages.push(json!({ "role": "system", "content": system }));
@@ -42,7 +42,10 @@ pub(super) fn body(prompt: &Prompt) -> Value {
         messages.push(message);
     }
     let mut body = json!({ "model": prompt.choice.model, "messages": messages, "stream": true });
-    // Nothing of what would have it load the model anew; a limit only where the person says one: the answer costs nobody money.
+    if let Some(context) = context {
+        body["options"]["num_ctx"] = context.into();
+    }
+    // A limit only where the person says one: the answer costs nobody money.
     if let Some(limit) = prompt.choice.max_output_tokens {
         body["options"]["num_predict"] = limit.into();
     }

@@ -114,7 +114,7 @@ fn anthropic_is_read_wherever_it_is_cut() {
     );
     // And goes back where it stood.
     let said = Said::ToolCall { call: "toolu_1".into(), tool: "read".into(), arguments: json!({}), echo: Some(echo.into()) };
-    let body = Dialect::Anthropic.body(&prompt(vec![Turn::Assistant(vec![said])]), None);
+    let body = Dialect::Anthropic.body(&prompt(vec![Turn::Assistant(vec![said])]), Limits::default());
     assert_eq!(body["messages"][0]["content"][0], json!({ "type": "thinking", "thinking": "hm", "signature": "EqQB" }));
     assert_eq!(body["messages"][0]["content"][1]["type"], "tool_use");
 }
@@ -142,7 +142,7 @@ fn gemini_is_read_wherever_it_is_cut() {
     let with = |echo: Option<&str>| {
         let (call, tool, arguments) = ("c".into(), "f".into(), json!({}));
         let said = Said::ToolCall { call, tool, arguments, echo: echo.map(str::to_owned) };
-        let body = Dialect::Gemini.body(&prompt(vec![Turn::Assistant(vec![said.clone(), said])]), None);
+        let body = Dialect::Gemini.body(&prompt(vec![Turn::Assistant(vec![said.clone(), said])]), Limits::default());
         let parts = &body["contents"][0]["parts"];
         (parts[0]["thoughtSignature"].clone(), parts[1]["thoughtSignature"].clone())
     };
@@ -206,7 +206,7 @@ fn a_prompt_is_written_in_every_dialect() {
     let function = json!({ "name": "read", "description": "Reads.", "parameters": { "type": "object" } });
 
     assert_eq!(
-        OPENAI.body(&prompt, Some(1000)),
+        OPENAI.body(&prompt, Limits { output: Some(1000), context: Some(8192) }),
         json!({
             "model": "m",
             "messages": [
@@ -230,7 +230,7 @@ fn a_prompt_is_written_in_every_dialect() {
     );
     let input = json!({ "not_an_object": "{oops" });
     assert_eq!(
-        Dialect::Anthropic.body(&prompt, None),
+        Dialect::Anthropic.body(&prompt, Limits::default()),
         json!({
             "model": "m",
             "max_tokens": USUAL_OUTPUT,
@@ -253,10 +253,10 @@ fn a_prompt_is_written_in_every_dialect() {
             "tools": [{ "name": "read", "description": "Reads.", "input_schema": { "type": "object" } }],
         })
     );
-    let gemini = Dialect::Gemini.body(&prompt, Some(70_000));
+    let gemini = Dialect::Gemini.body(&prompt, Limits { output: Some(70_000), context: None });
     assert_eq!(gemini["generationConfig"], json!({ "maxOutputTokens": USUAL_OUTPUT, "temperature": 0.7 }));
     assert_eq!(gemini["contents"][2]["parts"][0]["functionResponse"], json!({ "name": "read", "response": { "error": "no" } }));
-    let ollama = Dialect::Ollama.body(&prompt, None);
+    let ollama = Dialect::Ollama.body(&prompt, Limits { output: None, context: Some(8192) });
     assert_eq!(
         ollama["messages"],
         json!([
@@ -267,7 +267,7 @@ fn a_prompt_is_written_in_every_dialect() {
             { "role": "user", "content": "and?" },
         ])
     );
-    assert_eq!(ollama["options"], json!({ "temperature": 0.7 }));
+    assert_eq!(ollama["options"], json!({ "num_ctx": 8192, "temperature": 0.7 }));
     assert_eq!(Dialect::Gemini.path("a/b c"), "/v1beta/models/a%2Fb%20c:streamGenerateContent?alt=sse");
 }
 
