@@ -165,7 +165,7 @@ async fn a_long_conversation_has_its_workstation_make_room_and_no_more_than_the_
         let turns = vec![Turn::User(vec![Said::Text("x".repeat(bytes))])];
         let (_, end) = hear(models(&world.lab).ask(payer, prompt("local/thinker", turns)).await.unwrap()).await;
         end.unwrap();
-        let seen = world.ollama.log().into_iter().filter(|seen| seen.path == "/api/chat").next_back().unwrap();
+        let seen = world.ollama.log().into_iter().rfind(|seen| seen.path == "/api/chat").unwrap();
         serde_json::from_slice::<Value>(&seen.body).unwrap()["options"]["num_ctx"].as_u64()
     };
     assert_eq!(asked(60).await, None, "the owner's own length");
