@@ -8,8 +8,9 @@ use journeys::{
     fake_provider::{Behaviour, Kind},
     scripted::Step,
     world::{
-        Wishes, World, eventually,
+        Wishes, World,
         cloud::{CREDITS_NANO, CloudWishes, CloudWorld, HOME, PROVIDERS, soon},
+        eventually,
     },
 };
 use lab_server::{

@@ -243,7 +243,8 @@ fn models_are_listed_once_and_in_order() {
 }
 
 fn file(prices: &str) -> Result<Catalogue, CatalogueError> {
-    let entry = r#""id": "m", "provider": "p", "aliases": [], "dated": [], "max_input": 1, "max_output": 1, "created": null, "can": {}"#;
+    let entry =
+        r#""id": "m", "provider": "p", "aliases": [], "dated": [], "max_input": 1, "max_output": 1, "created": null, "can": {}"#;
     let text = format!(r#"{{"models": [{{{entry}, "prices": [{prices}]}}]}}"#);
     Catalogue::new(data::read(&text)?, Snapshot::of(&[]))
 }
