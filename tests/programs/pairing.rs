@@ -109,7 +109,7 @@ async fn a_workstation_is_paired_by_typing_and_revoked() {
 #[ignore = "needs the release programs: cargo xtask test"]
 async fn a_workstation_is_paired_on_the_page() {
     let mut start = start();
-    let Start { workstation, lab, key, ollama, .. } = &mut start;
+    let Start { workstation, lab, ollama, .. } = &mut start;
     workstation.configure(&format!(
         "ca_file = {}\nollama_host = {}\ncredential_store = \"insecure-file\"\ndevice_name = \"workstation\"\n",
         Value::from(workstation.trust(lab)),
@@ -121,6 +121,8 @@ async fn a_workstation_is_paired_on_the_page() {
     let login = workstation.machine.start("1k4-bridge", &["login", &lab.url]);
     let (address, code, words) = shown(&login);
 
+    // Letting a workstation in takes more than asking a model.
+    let key = &lab.create_key_with(&["--scope", "manage"]);
     let browser = Browser { lab };
     let page = browser.get(&address);
     assert_eq!(page.status, 200);

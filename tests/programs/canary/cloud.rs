@@ -530,12 +530,16 @@ const FLAGS: &[&str] = &[
     "by",
     "concurrent",
     "config",
+    "confirm",
     "data-dir",
     "database",
+    "email",
     "exact-usage",
     "expires",
     "from",
+    "heads",
     "help",
+    "identity",
     "json",
     "limit",
     "listen",
@@ -569,9 +573,12 @@ const VARIABLES: &[&str] = &[
     "ONEK4_LAB_PUBLIC_URL",
     "ONEK4_LAB_TLS_CERT",
     "ONEK4_LAB_TLS_KEY",
+    // Inside an env file, not in the environment.
+    "ONEK4_MASTER_KEY",
 ];
 /// With which they begin.
 const PREFIX: &str = "ONEK4_";
 
 /// Every key at the top of the configuration.
-const KEYS: &str = "data_dir, database, listen, public_url, tls, admin, limits, trial, providers, models, upstream";
+const KEYS: &str = "data_dir, database, listen, public_url, tls, admin, limits, trial, audit, storage, vault, backup, providers, models, \
+                    upstream, agents, assistant, sign_in, mail";
