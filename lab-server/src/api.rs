@@ -65,6 +65,7 @@ use crate::{
     lab::{
         agent::Approvals,
         assistant::Assistant,
+        content::Actor,
         files::Files,
         models::Models,
         operations::{Action, Log, Operation},
@@ -163,8 +164,20 @@ impl Inner {
         target: impl ToString,
         arguments: serde_json::Value,
     ) -> Result<(), ApiError> {
-        let operation = Operation::by_person(action, Some(target.to_string()), arguments);
-        self.log.record(owner, project, operation).await?;
+        self.did_as(Actor::Person, owner, project, action, target, arguments).await
+    }
+
+    /// The same for what a program may do as well.
+    async fn did_as(
+        &self,
+        actor: Actor,
+        owner: UserId,
+        project: ProjectId,
+        action: Action,
+        target: impl ToString,
+        arguments: serde_json::Value,
+    ) -> Result<(), ApiError> {
+        self.log.record(owner, project, Operation::by(actor, action, Some(target.to_string()), arguments)).await?;
         Ok(())
     }
 }

@@ -281,6 +281,7 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
     } = app;
     let ended = CancellationToken::new();
     let following = tokio::spawn(Arc::clone(&gateway).follow_revocations(revocations.watch()));
+    let stopping_deleted = tokio::spawn(runs.clone().follow_deletions(revocations.watch()));
     let watching = tokio::spawn(providers::watch(upstream, ended.clone()));
     let copying = tokio::spawn(backup::follow(config, store.clone(), ended.clone()));
     let sweeping = tokio::spawn(sign_ins.sweep(ended.clone()));
@@ -305,6 +306,7 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
     let _ = ending.await;
     gateway.close();
     following.abort();
+    stopping_deleted.abort();
     // Answers that are paid for are read on after their callers have gone. One that takes longer is in the journal, and is written
     // when the Lab starts again.
     let _ = tokio::time::timeout(limits.drain, all_settled(&meter)).await;

@@ -9,7 +9,7 @@ use wire::ProjectId;
 use crate::{
     admin::{AdminError, Printer},
     config::Config,
-    lab::operations::{self, HeadsError, Report},
+    lab::operations::{self, HeadsError, Problem, Report},
     store::Store,
 };
 
@@ -63,6 +63,10 @@ pub async fn run(store: &Store, config: &Config, audit: Audit, out: &mut (impl W
     Ok(report.sound)
 }
 
+/// What whoever restored the Lab does about heads that are newer than its data.
+const RESTORED: &str = "after a restore: keep the file of heads under another name, beside the backup, and start the lab with a new one; \
+                        what was cut off before is then no longer told from what the backup did not have";
+
 fn text(report: &Report) -> String {
     let mut lines: Vec<String> = report.findings.iter().map(operations::Finding::sentence).collect();
     for log in &report.logs {
@@ -73,6 +77,9 @@ fn text(report: &Report) -> String {
                 format!("{}: {} lines as they were written, the last {unsigned} not signed for yet", log.project, log.rows)
             }
         });
+    }
+    if report.findings.iter().any(|finding| matches!(finding.problem, Problem::CutOff | Problem::Rewritten)) {
+        lines.push(RESTORED.to_owned());
     }
     lines.push(match report.findings.len() {
         0 => format!("sound; heads are signed by {}", report.key),

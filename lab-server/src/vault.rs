@@ -442,6 +442,12 @@ impl Key {
         BlindIndex(mac.finalize().into_bytes().into())
     }
 
+    /// Whether its scope was deleted, by this process or, since the last [`Vault::refresh`], by another one.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.0.generations.read().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
     /// Whether somebody beside the vault holds it.
     fn is_held(&self) -> bool {
         Arc::strong_count(&self.0) > 1

@@ -11,6 +11,7 @@ mod cuts;
 mod hangups;
 mod hostile;
 mod identity;
+mod leaving;
 mod models;
 mod neighbour;
 mod owner;

@@ -31,6 +31,8 @@ pub enum FarewellError {
 /// When the keystore fails nothing is deleted yet. What fails later is ended when the Lab starts again.
 pub async fn farewell(store: &Store, log: &Log, blobs: &Path, user: UserId) -> Result<(), FarewellError> {
     store.vault().shred(Scope::User(user)).await.map_err(StoreError::from)?;
+    // Other processes hold keys open until they hear of it, and runs that use them.
+    store.raise_security_epoch().await?;
     let projects = store.projects_ever(user).await?;
     for project in &projects {
         // Before the rows: a log that is not there any more must have been ended by somebody who had the right to.

@@ -452,11 +452,12 @@ async fn secret_of(planned: &PlannedProvider) -> Result<Zeroizing<String>, SignI
     secret.map_err(|cause| SignInError::Secret { whose: planned.name.clone(), cause })
 }
 
-/// Forgets sessions, attempts and links that are over, and gives how many sessions went.
+/// Forgets sessions, attempts, links and pairings that are over, and gives how many sessions went.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn purge(store: &Store, now: i64) -> Result<u64, StoreError> {
+    store.purge_pairings(now).await?;
     store.purge_sign_in(now, now.saturating_sub(millis(ABSOLUTE)), now.saturating_sub(millis(IDLE))).await
 }
 

@@ -12,6 +12,7 @@ use axum::{
 };
 use http::StatusCode;
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::json;
 use utoipa::ToSchema;
 use wire::ProjectId;
 
@@ -23,6 +24,7 @@ use crate::{
     },
     credits::Credits,
     error::{ApiError, ErrorBody},
+    lab::operations::Action,
     store::{self, ApiKeyRecord, KeyTerms, ModelPattern, Scope, now_ms},
 };
 
@@ -222,7 +224,9 @@ pub(super) async fn create(
         expires_at: expiry(new.expires_at)?,
     };
     let (key, record) = create_key(&api.store, project.id, projects::name(&new.name)?, terms).await?;
-    Ok((StatusCode::CREATED, Json(NewKeyView { key: key.reveal().to_owned(), record: record.into() })))
+    let record = KeyView::from(record);
+    api.did_as(principal.actor(), owner, project.id, Action::KeyCreated, record.kid, told(&record)).await?;
+    Ok((StatusCode::CREATED, Json(NewKeyView { key: key.reveal().to_owned(), record })))
 }
 
 /// One key, without its secret.
@@ -277,7 +281,9 @@ pub(super) async fn change(
         terms.models = new_models.unwrap_or_else(|| terms.models.take());
         terms.expires_at = new_expiry.unwrap_or(terms.expires_at);
     });
-    Ok(Json(changed.await?.into()))
+    let changed = KeyView::from(changed.await?);
+    api.did_as(principal.actor(), owner, changed.project, Action::KeyChanged, kid, told(&changed)).await?;
+    Ok(Json(changed))
 }
 
 /// Ends a key. With the answer it is no longer taken; what runs under it is cut off within a second.
@@ -294,7 +300,12 @@ pub(super) async fn revoke(
     Path(key): Path<String>,
 ) -> Result<StatusCode, ApiError> {
     let owner = principal.manages()?;
-    api.revocations.revoke_key_of(owner, kid(&key)?).await?;
+    let kid = kid(&key)?;
+    let known = api.store.key(owner, kid).await?.ok_or(ApiError::NotFound)?;
+    api.revocations.revoke_key_of(owner, kid).await?;
+    if known.revoked_at.is_none() {
+        api.did_as(principal.actor(), owner, known.project, Action::KeyRevoked, kid, json!({ "name": known.name })).await?;
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -327,7 +338,18 @@ pub(super) async fn rotate(
         return Err(ApiError::InvalidField { field: "overlap_s", expected: "a number of seconds, at most 2592000" });
     }
     let (new, record) = api.revocations.rotate_key(owner, kid, overlap).await?;
-    Ok((StatusCode::CREATED, Json(NewKeyView { key: new.reveal().to_owned(), record: record.into() })))
+    let record = KeyView::from(record);
+    let arguments = json!({ "replaced_by": record.kid, "overlap_s": overlap_s });
+    api.did_as(principal.actor(), owner, record.project, Action::KeyChanged, kid, arguments).await?;
+    Ok((StatusCode::CREATED, Json(NewKeyView { key: new.reveal().to_owned(), record })))
+}
+
+/// What the operation log says of a key: its name and terms, and nothing of what lets somebody in.
+fn told(key: &KeyView) -> serde_json::Value {
+    json!({
+        "name": key.name, "scopes": key.scopes, "spending": key.spending, "rates": key.rates, "models": key.models,
+        "expires_at": key.expires_at,
+    })
 }
 
 /// A text that is no id names nothing; it may be a whole key, and is not repeated.

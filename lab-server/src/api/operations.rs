@@ -244,7 +244,7 @@ async fn theirs(api: &Inner, owner: UserId, project: &str) -> Result<ProjectId, 
 fn concerns(row: &Recorded, wanted: RunId) -> bool {
     match &row.operation.actor {
         Actor::Agent { run, .. } => *run == wanted,
-        Actor::Person => row.operation.target.as_deref().is_some_and(|target| target.parse() == Ok(wanted)),
+        Actor::Person | Actor::Program { .. } => row.operation.target.as_deref().is_some_and(|target| target.parse() == Ok(wanted)),
     }
 }
 

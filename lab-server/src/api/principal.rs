@@ -6,8 +6,12 @@ use wire::{ProjectId, UserId};
 
 use super::{Api, Session, session};
 use crate::{
-    account::{api_key::PresentedKey, recognise},
+    account::{
+        api_key::{Kid, PresentedKey},
+        recognise,
+    },
     error::ApiError,
+    lab::content::Actor,
     store::{Scope, Scopes},
 };
 
@@ -21,7 +25,7 @@ pub struct Principal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Credential {
     /// A program's.
-    Key { project: ProjectId, scopes: Scopes },
+    Key { kid: Kid, project: ProjectId, scopes: Scopes },
     /// A person at a browser, who may do all that the account may.
     Session(Session),
 }
@@ -53,12 +57,20 @@ impl Principal {
         self.manages()
     }
 
+    /// Who it is in a project's operation log.
+    pub(super) fn actor(&self) -> Actor {
+        match self.credential {
+            Credential::Session(_) => Actor::Person,
+            Credential::Key { kid, .. } => Actor::Program { key: kid.to_string() },
+        }
+    }
+
     /// Whose records and sums may be read.
     pub(super) fn reads(&self) -> Result<Reach, ApiError> {
         match self.credential {
             Credential::Session(_) => Ok(Reach::Account(self.user)),
             Credential::Key { scopes, .. } if scopes.allow(Scope::Manage) => Ok(Reach::Account(self.user)),
-            Credential::Key { scopes, project } if scopes.allow(Scope::Usage) => Ok(Reach::Project(self.user, project)),
+            Credential::Key { scopes, project, .. } if scopes.allow(Scope::Usage) => Ok(Reach::Project(self.user, project)),
             Credential::Key { .. } => Err(ApiError::Scope { needs: Scope::Usage.as_str() }),
         }
     }
@@ -68,7 +80,7 @@ impl Principal {
     pub(super) fn looks_up(&self) -> Result<ProjectId, ApiError> {
         match self.credential {
             Credential::Session(_) => Err(ApiError::Unauthorized),
-            Credential::Key { scopes, project } if scopes.allow(Scope::Inference) || scopes.allow(Scope::Usage) => Ok(project),
+            Credential::Key { scopes, project, .. } if scopes.allow(Scope::Inference) || scopes.allow(Scope::Usage) => Ok(project),
             Credential::Key { .. } => Err(ApiError::Scope { needs: Scope::Usage.as_str() }),
         }
     }
@@ -107,7 +119,7 @@ impl FromRequestParts<Api> for Principal {
         // A typo costs no look at anything.
         let key: PresentedKey = shown.expose().parse().map_err(|_| ApiError::Unauthorized)?;
         let valid = recognise(&api.store, &key).await?.ok_or(ApiError::Unauthorized)?;
-        let credential = Credential::Key { project: valid.owner.project, scopes: valid.terms.scopes };
+        let credential = Credential::Key { kid: key.kid(), project: valid.owner.project, scopes: valid.terms.scopes };
         Ok(Self { user: valid.owner.user, credential })
     }
 }

@@ -8,13 +8,16 @@ use axum::{
 };
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::ToSchema;
 use wire::ProjectId;
 
 use super::{Api, Principal};
 use crate::{
     error::{ApiError, ErrorBody},
-    store::{self, Project},
+    lab::operations::{Action, Operation},
+    store::{self, Project, StoreError},
+    vault::VaultError,
 };
 
 /// A project.
@@ -103,6 +106,8 @@ pub(super) async fn create(
     let owner = principal.manages()?;
     let Json(new) = body?;
     let project = api.store.add_project(owner, name(&new.name)?).await?;
+    let arguments = json!({ "name": project.name });
+    api.did_as(principal.actor(), owner, project.id, Action::ProjectCreated, project.id, arguments).await?;
     Ok((StatusCode::CREATED, Json(project.into())))
 }
 
@@ -148,7 +153,10 @@ pub(super) async fn change(
         settings.exact_usage = change.exact_usage.unwrap_or(settings.exact_usage);
         settings.rates = change.rates.map_or(settings.rates, store::Rates::from);
     });
-    Ok(Json(changed.await?.into()))
+    let changed = ProjectView::from(changed.await?);
+    let arguments = json!({ "name": changed.name, "exact_usage": changed.exact_usage, "rates": changed.rates });
+    api.did_as(principal.actor(), owner, project, Action::ProjectChanged, project, arguments).await?;
+    Ok(Json(changed))
 }
 
 /// Deletes a project: all its keys end, and with the answer none of them is taken any more. Its records stay until they are old.
@@ -166,6 +174,13 @@ pub(super) async fn delete(
 ) -> Result<StatusCode, ApiError> {
     let owner = principal.manages_freshly()?;
     let project = id(&project)?;
+    // Before it is done: afterwards nothing can be sealed for it any more.
+    let deleted = Operation::by(principal.actor(), Action::ProjectDeleted, Some(project.to_string()), json!(null));
+    match api.log.record(owner, project, deleted).await {
+        // Somebody got as far as deleting its key before, and no further.
+        Err(StoreError::Vault(VaultError::NoKey)) => {}
+        recorded => drop(recorded?),
+    }
     api.revocations.delete_project(owner, project).await?;
     if let Err(error) = api.files.forget(project).await {
         // Their keys are gone, and so will they be when the Lab starts.

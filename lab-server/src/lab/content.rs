@@ -114,6 +114,11 @@ pub struct ModelChoice {
 pub enum Actor {
     /// The owner, signed in.
     Person,
+    /// A program of the owner's, by an API key that may manage the account.
+    Program {
+        /// The key's public name.
+        key: String,
+    },
     /// A model at work in a run.
     Agent {
         /// The run.

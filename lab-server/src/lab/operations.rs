@@ -64,6 +64,8 @@ pub enum Action {
     ProjectCreated,
     /// Its name, limits or settings were changed.
     ProjectChanged,
+    /// It was deleted: the last line of its log. Nobody can read it, and its time and its signature show when the log ended.
+    ProjectDeleted,
     /// What models are told all along was changed.
     InstructionsChanged,
     /// An API key was made.
@@ -173,8 +175,14 @@ impl Operation {
     /// What the owner did, signed in: done, without a price, without asking.
     #[must_use]
     pub fn by_person(action: Action, target: Option<String>, arguments: Value) -> Self {
+        Self::by(Actor::Person, action, target, arguments)
+    }
+
+    /// The same, done by the owner or by a program of theirs.
+    #[must_use]
+    pub fn by(actor: Actor, action: Action, target: Option<String>, arguments: Value) -> Self {
         Self {
-            actor: Actor::Person,
+            actor,
             action,
             target,
             arguments,

@@ -39,7 +39,10 @@ use std::{
 
 use futures_util::{FutureExt, future::BoxFuture};
 use serde::{Deserialize, Serialize};
-use tokio::{sync::Notify, task::JoinHandle};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 use wire::{ConversationId, MessageId, ProjectId, RunId, UserId};
 
@@ -205,6 +208,10 @@ impl Runs {
         let RunBegun { run, asked, follows } = store.begin_run(owner, &key, beginning).await?;
         let log = Arc::new(Log::new(owner, run.clone(), key, scribe.clone(), Arc::clone(hurry)));
         let before = live.insert(&log, run.message, follows);
+        // Whoever stops what was deleted may have looked just before.
+        if log.key.is_gone() {
+            log.stop(Outcome::Stopped);
+        }
         tokio::spawn(Arc::clone(&self.0).drive(log, before, order, place));
         Ok(Started { run, asked })
     }
@@ -270,6 +277,18 @@ impl Runs {
     /// Stops all runs of a person, whatever they wait for.
     pub fn stop_all(&self, owner: UserId) {
         self.0.live.all().iter().filter(|log| log.owner == owner).for_each(|log| log.stop(Outcome::Stopped));
+    }
+
+    /// Stops the runs of what was deleted, by another process too: nobody can read what they say, and they cost. It looks whenever
+    /// the security epoch changes, and ends with whoever tells it.
+    pub async fn follow_deletions(self, mut epochs: watch::Receiver<u64>) {
+        loop {
+            // By then the vault knows what was deleted: it is asked before the epoch is told.
+            self.0.live.all().iter().filter(|log| log.key.is_gone()).for_each(|log| log.stop(Outcome::Stopped));
+            if epochs.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Takes no new runs, gives those that work some time, ends those that are left as interrupted, and writes all of it. What waits

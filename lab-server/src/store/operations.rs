@@ -1,4 +1,5 @@
-//! Operation logs: rows that are only ever added.
+//! Operation logs: rows that are only ever added. None is ever sealed anew, under a newer generation of its project's key neither: its
+//! hash, and those of all that follow, cover the bytes as they stand. They stay when their project is deleted, and go with the account.
 
 use sea_orm::{
     ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,

@@ -71,13 +71,22 @@ const DENIED: &str = "denied";
 const REDEEMED: &str = "redeemed";
 
 impl Store {
+    /// Forgets pairings whose codes have been dead for an hour at this time, in milliseconds since 1970.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn purge_pairings(&self, now: i64) -> Result<(), StoreError> {
+        const HOUR_MS: i64 = 3_600_000;
+        entity::Entity::delete_many().filter(entity::Column::ExpiresAt.lt(now - HOUR_MS)).exec(&self.db).await?;
+        Ok(())
+    }
+
     /// Remembers a pairing until its code dies, and forgets those that have been dead for an hour.
     ///
     /// # Errors
     /// [`StoreError::Taken`] when the user code is in use: draw another.
     pub async fn open_pairing(&self, new: &NewPairing) -> Result<(), StoreError> {
-        const HOUR_MS: i64 = 3_600_000;
-        entity::Entity::delete_many().filter(entity::Column::ExpiresAt.lt(now_ms() - HOUR_MS)).exec(&self.db).await?;
+        self.purge_pairings(now_ms()).await?;
         let (row, lab) = (row_of(&new.device_code_hash), self.lab_key().await?);
         entity::ActiveModel {
             hostname_sealed: Set(PAIRING_HOSTNAMES.seal(&lab, &row, 0, &new.hostname)),

@@ -43,6 +43,19 @@ pub struct ToolServerTerms {
     pub tools: Vec<ChosenTool>,
 }
 
+impl ToolServerTerms {
+    /// Where it is, for what is kept or taken along: without a name, a password or a query, which may let somebody in.
+    #[must_use]
+    pub fn plain_address(&self) -> String {
+        let end = self.url.find(['?', '#']).unwrap_or(self.url.len());
+        let address = &self.url[..end];
+        let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
+        let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let host = host.rsplit('@').next().unwrap_or(host);
+        format!("{scheme}://{host}{path}")
+    }
+}
+
 /// The value of a header: shown to nobody but the server that it is for.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HeaderSecret(Zeroizing<String>);

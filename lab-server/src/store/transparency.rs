@@ -131,7 +131,7 @@ pub const DATABASE: &[Table] = &[
     },
     Table {
         name: "sessions",
-        kept: "until it is ended, or 7 days after its last use, and never longer than 30 days",
+        kept: "until it is ended, or 7 days after its last use, and never longer than 30 days; then it is swept within five minutes",
         export: Taken::In("sessions.json"),
         columns: &[
             plain("id", "A random name for the session."),
@@ -156,7 +156,7 @@ pub const DATABASE: &[Table] = &[
     },
     Table {
         name: "sign_in_attempts",
-        kept: "ten minutes",
+        kept: "ten minutes, and at most five more until it is swept",
         export: Taken::Not("it belongs to nobody yet"),
         columns: &[
             hash("state_hash", "By which somebody who comes back from a provider is recognised."),
@@ -169,7 +169,8 @@ pub const DATABASE: &[Table] = &[
     },
     Table {
         name: "magic_links",
-        kept: "fifteen minutes",
+        kept: "an hour, in which it opens for fifteen minutes and then is counted; an invitation of the Lab's owner a day; and at most \
+               twenty minutes more until it is swept",
         export: Taken::Not("it belongs to nobody yet"),
         columns: &[
             hash("token_hash", "By which the link in a mail is recognised."),
@@ -263,7 +264,7 @@ pub const DATABASE: &[Table] = &[
     },
     Table {
         name: "pairings",
-        kept: "an hour after it can no longer be used",
+        kept: "an hour after it can no longer be used; then it is swept within five minutes",
         export: Taken::Not("it belongs to nobody until it becomes a workstation"),
         columns: &[
             hash("device_code_hash", "By which the workstation that waits is recognised."),
@@ -621,6 +622,30 @@ pub const FILES: &[StoredFile] = &[
         form: Form::Plain,
         about: "Signatures over operation logs: a project's random name, a number, a hash and a time each.",
         kept: "as long as the Lab exists",
+    },
+    StoredFile {
+        name: "1k4-….data.age",
+        form: Form::Sealed,
+        about: "Backups of the database and the files' contents, encrypted once more, where the Lab's owner has them made.",
+        kept: "30 days unless the Lab's owner says otherwise, until the next backup after that; without the keys they open to nobody",
+    },
+    StoredFile {
+        name: "1k4-….keys.age",
+        form: Form::Sealed,
+        about: "Backups of the keystore, encrypted once more; whoever restores one deletes in it what the list of deletions names.",
+        kept: "7 days at most, until the next backup after that",
+    },
+    StoredFile {
+        name: "backup-…/",
+        form: Form::Plain,
+        about: "A backup in the making: copies of both databases.",
+        kept: "until it is made; what a sudden end of the Lab left goes with a backup that is made a day later or more",
+    },
+    StoredFile {
+        name: "outbox/",
+        form: Form::Plain,
+        about: "Mails with links to sign in with, only where the Lab's owner has them written down instead of sent.",
+        kept: "an hour, and at most five minutes more until it is swept",
     },
     StoredFile {
         name: "tombstones",

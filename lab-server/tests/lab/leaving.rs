@@ -13,9 +13,10 @@ use lab_server::{
         operations::{Action, Operation, verify},
     },
     store::{
-        ConversationSettings, NewConversation, Role, Store,
+        ConversationSettings, HeaderSecret, NewConversation, Role, Store, ToolServerTerms,
         transparency::{DATABASE, Taken},
     },
+    vault::{Scope, VaultError},
 };
 use sea_orm::{ConnectionTrait, Database, Statement};
 use serde_json::json;
@@ -117,9 +118,12 @@ async fn everything_can_be_taken_along() {
     let conversation = furnish(&lab, &browser, 30).await;
     lab.key(browser.project, &lab_server::store::Scope::ALL).await;
     lab.lab.store.grant(browser.user, 5, "gift").await.unwrap();
-    let put = crate::client::request("PUT", &format!("/api/projects/{}/files/notes/a.txt", browser.project));
-    let put = put.header("sec-fetch-site", "same-origin").header("content-type", "text/plain; charset=utf-8");
-    let _ = browser.send(put, "CANARY file".into()).await;
+    let put = crate::client::request("PUT", &format!("/api/projects/{}/files/content", browser.project));
+    let put = put
+        .header("x-1k4-path", "notes/a.txt")
+        .header("sec-fetch-site", "same-origin")
+        .header("content-type", "application/octet-stream");
+    assert!(browser.send(put, "CANARY file".into()).await.status.is_success());
 
     let answer = browser.ask("GET", "/api/account/export", None).await;
     assert_eq!((answer.status, answer.headers["content-type"].to_str().unwrap()), (StatusCode::OK, "application/zip"));
@@ -214,4 +218,166 @@ async fn a_log_is_read_filtered_checked_and_taken_along_by_its_owner_alone() {
     db.execute_unprepared("UPDATE operations SET time = time + 1 WHERE seq = 3").await.unwrap();
     let verdict = browser.ask("GET", &format!("{base}/verify"), None).await.json();
     assert_eq!((&verdict["sound"], &verdict["findings"][0]["line"]), (&json!(false), &json!(3)));
+}
+
+#[tokio::test]
+async fn files_are_taken_along_as_they_are_and_no_secret_is() {
+    let lab = TestLab::start().await;
+    let ada = lab.sign_in("ada").await;
+    let at = format!("/api/projects/{}/files", ada.project);
+    let put = async |path: &str, bytes: Vec<u8>| {
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let request = crate::client::request("PUT", &format!("{at}/content?{query}")).header("x-1k4-path", path);
+        let request = request.header("sec-fetch-site", "same-origin").header("content-type", "application/octet-stream");
+        let answer = ada.send(request, bytes.into()).await;
+        assert!(answer.status.is_success(), "{path}: {}", answer.text());
+        answer.json()
+    };
+    // More than a piece, a chunk and a compressor's window, and not to be compressed.
+    let mut state = 1_u64;
+    let large: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state.to_be_bytes()[0]
+    })
+    .take(5 << 20)
+    .collect();
+    put("deep/er/large.bin", large.clone()).await;
+    put("a", b"first".to_vec()).await;
+    put("a?seen=1", b"a file".to_vec()).await;
+    put("a/b", b"below it".to_vec()).await;
+    put("A/c", b"capital".to_vec()).await;
+    put("same", b"lower".to_vec()).await;
+    put("Same", b"upper".to_vec()).await;
+    put("empty", Vec::new()).await;
+    let gone = put("old/gone", b"in the bin".to_vec()).await;
+    let gone = gone["file"].as_str().unwrap().to_owned();
+    assert!(ada.ask("DELETE", &format!("{at}/{gone}"), None).await.status.is_success());
+
+    // Everything that lets somebody in, with words of its own.
+    let key = lab.key(ada.project, &lab_server::store::Scope::ALL).await;
+    let terms = ToolServerTerms {
+        name: "s".into(),
+        url: "https://CANARYNAME:CANARYWORD@tools.example.com:8443/mcp/x?token=CANARYQUERY#CANARYPART".into(),
+        headers: vec![("authorization".into(), HeaderSecret::new("Bearer CANARYHEADER".into()))],
+        tools: Vec::new(),
+    };
+    lab.lab.store.add_tool_server(ada.user, ada.project, terms).await.unwrap();
+    let served = json!({ "name": "t", "url": "https://tools.example.com/mcp?token=CANARYQUERY", "headers": [{ "name": "x-key", "value": "CANARYHEADER" }] });
+    let added = ada.ask("POST", &format!("/api/projects/{}/tool-servers", ada.project), Some(served)).await;
+    assert_eq!(added.status, StatusCode::CREATED, "{}", added.text());
+    let cookie = ada.cookies();
+
+    let answer = ada.ask("GET", "/api/account/export", None).await;
+    let mut zip = zip::ZipArchive::new(std::io::Cursor::new(answer.body.to_vec())).unwrap();
+    let names: Vec<String> = zip.file_names().map(|name| name.unwrap().into_owned()).collect();
+    let mut files = std::collections::BTreeMap::<String, Vec<u8>>::new();
+    for name in names {
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut zip.by_name(&name).unwrap(), &mut bytes).unwrap();
+        assert!(files.insert(name, bytes).is_none());
+    }
+    let project = format!("projects/{}", ada.project);
+    let listed: serde_json::Value = serde_json::from_slice(&files[&format!("{project}/files.json")]).unwrap();
+    let content = |path: &str| {
+        let of = |one: &&serde_json::Value| one["file"]["path"] == path && one["file"]["deleted_at"].is_null();
+        let place = listed.as_array().unwrap().iter().find(of).unwrap()["content"].as_str().unwrap();
+        (place.strip_prefix(&project).unwrap().to_owned(), files[place].clone())
+    };
+    assert!(content("deep/er/large.bin") == ("/files/deep/er/large.bin".into(), large));
+    for (path, text) in [("a/b", "below it"), ("A/c", "capital"), ("empty", "")] {
+        assert_eq!(content(path), (format!("/files/{path}"), text.into()));
+    }
+    // Where `a` is a folder no file can be, and two that differ in capitals alone are one where many people unpack them.
+    for (path, text) in [("a", "a file"), ("same", "lower"), ("Same", "upper")] {
+        assert_eq!(content(path).1, text.as_bytes());
+    }
+    assert!(
+        content("a").0.starts_with("/files/a.")
+            && content("same").0 == "/files/same"
+            && content("Same").0.starts_with("/files/Same.")
+    );
+    assert_eq!(files[&format!("{project}/bin/{gone}/gone")], b"in the bin");
+    let places: Vec<String> = files.keys().map(|place| place.to_lowercase()).collect();
+    for place in &places {
+        let below = places.iter().filter(|other| other.starts_with(&format!("{place}/"))).count();
+        assert_eq!((below, places.iter().filter(|other| *other == place).count()), (0, 1), "{place}");
+    }
+
+    let servers = String::from_utf8(files[&format!("{project}/tool-servers.json")].clone()).unwrap();
+    assert!(
+        servers.contains("\"https://tools.example.com:8443/mcp/x\"") && servers.contains("\"https://tools.example.com/mcp\""),
+        "{servers}"
+    );
+    let token = cookie.split_once('=').unwrap().1;
+    let db = Database::connect(format!("sqlite:{}", lab.dir.join("lab.sqlite").display())).await.unwrap();
+    let stored =
+        Statement::from_string(db.get_database_backend(), "SELECT lower(hex(hash)) AS h, lower(hex(salt)) AS s FROM api_keys");
+    let stored = db.query_one_raw(stored).await.unwrap().unwrap();
+    let (hash, salt): (String, String) = (stored.try_get("", "h").unwrap(), stored.try_get("", "s").unwrap());
+    for secret in ["CANARY", &key[22..65], token, &hash, &salt] {
+        for (name, bytes) in &files {
+            let found = bytes.windows(secret.len()).any(|part| part.eq_ignore_ascii_case(secret.as_bytes()));
+            assert!(!found, "{secret} is in {name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_backup_that_is_older_brings_nobody_back() {
+    let (lab, here) = (TestLab::start().await, crate::vault::Folder::new("leaving"));
+    let (ada, eve) = (lab.sign_in("Ada CANARY").await, lab.sign_in("eve").await);
+    let (gone, kept) = (furnish(&lab, &ada, 5).await, furnish(&lab, &eve, 5).await);
+    for person in [&ada, &eve] {
+        let put = crate::client::request("PUT", &format!("/api/projects/{}/files/content", person.project));
+        let put = put
+            .header("x-1k4-path", "notes/a.txt")
+            .header("sec-fetch-site", "same-origin")
+            .header("content-type", "application/octet-stream");
+        assert!(person.send(put, "CANARY file".into()).await.status.is_success());
+    }
+    lab.lab.log.sign_heads().await.unwrap();
+    let identity = age::x25519::Identity::generate();
+    std::fs::create_dir(here.0.join("copies")).unwrap();
+    let config = format!(
+        "data_dir = \"{}\"\n[backup]\nrecipients = [\"{}\"]\ndestinations = [\"copies\"]\nsingle_site = true\n",
+        lab.dir.display(),
+        identity.to_public()
+    );
+    std::fs::write(here.0.join("1k4-lab.toml"), config).unwrap();
+    here.secret("id.txt", age::secrecy::ExposeSecret::expose_secret(&identity.to_string()), 0o600);
+    assert_eq!(crate::vault::json(&here.0, &["backup", "create"]).await.as_array().unwrap().len(), 2);
+    assert!(blobs(&lab.dir.join("blobs").join(ada.project.to_string())) > 0);
+
+    assert_eq!(ada.ask("DELETE", "/api/account", Some(json!({ "confirm": "ada canary" }))).await.status, StatusCode::NO_CONTENT);
+    assert!(!lab.dir.join("blobs").join(ada.project.to_string()).exists());
+    // The Lab that runs knows of no backups, and so did not write its deletions beside them: the next one that is made does, which is
+    // not the one that is restored.
+    let older: Vec<_> = std::fs::read_dir(here.0.join("copies")).unwrap().map(|file| file.unwrap().path()).collect();
+    let older = older.iter().find(|path| path.to_str().unwrap().ends_with(".data.age")).unwrap();
+    crate::vault::json(&here.0, &["backup", "create"]).await;
+    let restore = ["backup", "restore", "--from", older.to_str().unwrap(), "--identity", "id.txt", "--to", "again"];
+    crate::vault::json(&here.0, &restore).await;
+    let again = here.0.join("again");
+    std::fs::copy(lab.dir.join("master.key"), again.join("master.key")).unwrap();
+    let old = Store::of(&Config::in_dir(&again)).await.unwrap();
+    assert_eq!((old.user(ada.user).await.unwrap(), old.user(eve.user).await.unwrap().unwrap().name), (None, "eve".to_owned()));
+    assert!(old.messages(ada.user, gone).await.map_or(true, |messages| messages.is_empty()));
+    assert_eq!(old.messages(eve.user, kept).await.unwrap().len(), 5);
+    for scope in [Scope::User(ada.user), Scope::Project(ada.user, ada.project), Scope::Conversation(ada.user, gone)] {
+        assert!(matches!(old.vault().key(scope).await, Err(VaultError::NoKey)), "{scope}");
+    }
+    for (table, left) in [("users", 1), ("projects", 1), ("conversations", 1), ("messages", 5), ("files", 1), ("operations", 2)] {
+        assert_eq!(rows(&again.join("lab.sqlite"), table).await, left, "{table}");
+    }
+    let report = verify(&old, None, None).await.unwrap();
+    assert!(report.sound && report.logs.len() == 1, "{report:?}");
+    // With the heads of the Lab that was, eve's log is whole and ada's ended.
+    let report = verify(&old, None, Some(&lab.dir.join("audit-heads.jsonl"))).await.unwrap();
+    assert!(report.sound && report.logs.iter().any(|log| log.project == ada.project && log.ended), "{report:?}");
+    old.close().await.unwrap();
+}
+
+/// How many files lie in a folder.
+fn blobs(folder: &Path) -> usize {
+    std::fs::read_dir(folder).map_or(0, |files| files.count())
 }

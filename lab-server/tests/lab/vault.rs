@@ -13,7 +13,7 @@ use crate::client::TestLab;
 const PLACE: Place<'static> = Place { table: "messages", column: "content_sealed", row: "msg_1", version: 0 };
 
 /// Runs the program in a folder; its exit code, what it prints and what it complains of.
-async fn run(folder: &Path, args: &[&str]) -> (i32, String, String) {
+pub(crate) async fn run(folder: &Path, args: &[&str]) -> (i32, String, String) {
     let mut program = Command::new(env!("CARGO_BIN_EXE_1k4-lab"));
     program.args(args).current_dir(folder).env("CREDENTIALS_DIRECTORY", folder);
     let Output { status, stdout, stderr } = tokio::task::spawn_blocking(move || program.output()).await.unwrap().unwrap();
@@ -21,23 +21,23 @@ async fn run(folder: &Path, args: &[&str]) -> (i32, String, String) {
 }
 
 /// What the program prints as JSON when it succeeds.
-async fn json(folder: &Path, args: &[&str]) -> serde_json::Value {
+pub(crate) async fn json(folder: &Path, args: &[&str]) -> serde_json::Value {
     let (code, stdout, stderr) = run(folder, &[args, &["--json"]].concat()).await;
     assert_eq!((code, stderr.as_str()), (0, ""), "{args:?}");
     serde_json::from_str(&stdout).unwrap()
 }
 
-struct Folder(PathBuf);
+pub(crate) struct Folder(pub(crate) PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("1k4-{name}-{}", wire::RequestId::random()));
         std::fs::create_dir(&folder).unwrap();
         Self(folder)
     }
 
     /// A file that only its owner can read.
-    fn secret(&self, name: &str, text: &str, mode: u32) {
+    pub(crate) fn secret(&self, name: &str, text: &str, mode: u32) {
         let path = self.0.join(name);
         let _ = std::fs::remove_file(&path);
         std::fs::write(&path, text).unwrap();

@@ -326,7 +326,7 @@ async fn record(
     let terms = &server.terms;
     let headers: Vec<&str> = terms.headers.iter().map(|(name, _)| name.as_str()).collect();
     let arguments = json!({
-        "name": terms.name, "url": terms.url, "headers": headers, "tools": terms.tools, "enabled": server.enabled,
+        "name": terms.name, "url": terms.plain_address(), "headers": headers, "tools": terms.tools, "enabled": server.enabled,
     });
     api.log.record(session.user, project, Operation::by_person(action, Some(server.id.to_string()), arguments)).await?;
     Ok(())

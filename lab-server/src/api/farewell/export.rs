@@ -4,6 +4,7 @@
 //! All three wait for each other, so that an account of any size takes the memory of some pieces.
 
 use std::{
+    collections::HashSet,
     io::{self, Write},
     sync::Arc,
 };
@@ -18,7 +19,7 @@ use http::header;
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::mpsc;
-use wire::{ProjectId, UserId};
+use wire::{FileId, ProjectId, UserId};
 use zip::{ZipWriter, write::SimpleFileOptions};
 
 use super::super::{
@@ -157,6 +158,33 @@ impl Write for Outlet {
     }
 }
 
+/// Where files stand in the zip. In a project a file may be called as the folder of another one is, or differ from it in capitals
+/// alone; where the zip is unpacked neither may be possible.
+#[derive(Default)]
+struct Places {
+    folders: HashSet<String>,
+    taken: HashSet<String>,
+}
+
+impl Places {
+    /// Every path is said before the first is placed.
+    fn know(&mut self, path: &str) {
+        let path = path.to_lowercase();
+        self.folders.extend(path.match_indices('/').map(|(end, _)| path[..end].to_owned()));
+    }
+
+    /// The path itself, or with the file's id where something else is there.
+    fn place(&mut self, path: &str, id: FileId) -> String {
+        let key = path.to_lowercase();
+        let free = !self.folders.contains(&key) && self.taken.insert(key);
+        if free { path.to_owned() } else { format!("{path}.{id}") }
+    }
+}
+
+fn last_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
 /// All that is somebody's, on its way.
 struct Everything<'a> {
     api: &'a Inner,
@@ -247,20 +275,34 @@ impl Everything<'_> {
         let rules = api.store.rules(user, project).await?.into_iter();
         let rules = rules.map(|one| json!({ "id": one.id, "rule": one.rule, "created_at": one.created_at }));
         self.json(&format!("{folder}/rules.json"), &rules.collect::<Vec<_>>()).await?;
-        // Without the headers that open them: they are secrets.
+        // Without the headers that open them, and whatever else in their addresses may: those are secrets.
         let servers = api.store.tool_servers(user, project).await?.into_iter().map(|one| {
-            let (name, url) = (one.terms.name, one.terms.url);
+            let (url, name) = (one.terms.plain_address(), one.terms.name);
             json!({ "id": one.id, "name": name, "url": url, "enabled": one.enabled, "created_at": one.created_at })
         });
         self.json(&format!("{folder}/tool-servers.json"), &servers.collect::<Vec<_>>()).await?;
         let mut all = Vec::new();
+        let mut places = Places::default();
+        let mut after = None;
+        loop {
+            let (page, next) = api.store.files(user, project, false, after, TOGETHER).await?;
+            page.iter().for_each(|file| places.know(file.path.as_str()));
+            match next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
+        }
         for deleted in [false, true] {
             let mut after = None;
             loop {
                 let (page, next) = api.store.files(user, project, deleted, after, TOGETHER).await?;
                 for file in page {
-                    let (id, path) =
-                        (file.id, format!("{folder}/{}/{}", if deleted { "bin" } else { "files" }, file.path.as_str()));
+                    let id = file.id;
+                    // In the bin several files may have had one path.
+                    let path = match deleted {
+                        false => format!("{folder}/files/{}", places.place(file.path.as_str(), id)),
+                        true => format!("{folder}/bin/{id}/{}", last_name(file.path.as_str())),
+                    };
                     let mut versions: Vec<VersionView> = Vec::new();
                     let mut before = None;
                     loop {
@@ -271,9 +313,7 @@ impl Everything<'_> {
                         }
                         versions.extend(older.into_iter().map(VersionView::from));
                     }
-                    all.push(json!({ "file": FileView::from(file), "versions": versions }));
-                    // In the bin several files may have had one path.
-                    let path = if deleted { format!("{path}.{id}") } else { path };
+                    all.push(json!({ "file": FileView::from(file), "versions": versions, "content": path }));
                     let (_, content) = api.files.read(user, project, &FileRef::Id(id), None).await?;
                     self.push(Piece::File(path)).await?;
                     let mut content = std::pin::pin!(content);

@@ -4,6 +4,9 @@
 //! signed head, or that was written anew from some row on that a head speaks for. What no head speaks for yet, the last 1,000 rows or
 //! 60 s at most, can be cut off unnoticed by whoever can write the database. Whoever has the Lab's own key as well is found out only
 //! by a copy of the heads that they cannot reach.
+//!
+//! A Lab that was restored from a backup looks like one whose logs were cut off: the heads know of more than the backup. Nothing can
+//! tell one from the other but its operator, who knows which they did; so both are told, and what to do after the one.
 
 use std::{collections::BTreeMap, io::BufRead, path::Path};
 
@@ -334,7 +337,10 @@ impl Finding {
                     until.unwrap_or(*line)
                 )
             }
-            Problem::CutOff => format!("{project} line {line}: it and what followed was cut off"),
+            Problem::CutOff => format!(
+                "{project} line {line}: it and what followed was cut off, or the lab was restored from a backup that is older than \
+                 the file of heads"
+            ),
             Problem::ForgedHead => format!("{project} line {line}: its head was not signed by this lab"),
             Problem::BrokenHead => format!("line {line} of the file of heads is no head"),
         }

@@ -449,3 +449,31 @@ async fn full_two_hundred_runs_stall_nobody() {
     );
     assert!(at(&gaps, 0.99) <= 100 && writes <= 5.0);
 }
+
+#[tokio::test]
+async fn the_runs_of_somebody_whom_another_process_deletes_are_stopped() {
+    let mut world = World::new().await;
+    let revocations = crate::account::revocation::Revocations::follow(world.scratch.store.clone()).await.unwrap();
+    tokio::spawn(world.runs.clone().follow_deletions(revocations.watch()));
+    let eve = world.scratch.store.add_user("eve").await.unwrap().id;
+    let project = world.scratch.store.add_project(eve, "talk").await.unwrap().id;
+    let new = NewConversation { project, folder: None, title: None, settings: ConversationSettings::default() };
+    let hers = world.scratch.store.add_conversation(eve, new).await.unwrap().id;
+    world.start(None).await;
+    let run = NewRun { conversation: hers, ..world.new_run(None, Some("hello")) };
+    world.runs.start(eve, run).await.unwrap();
+    let (of_ada, of_eve) = (world.begun.recv().await.unwrap(), world.begun.recv().await.unwrap());
+
+    let elsewhere = Scratch::open(&world.scratch.dir).await;
+    let log = crate::lab::operations::Log::new(elsewhere.clone());
+    let mut epochs = revocations.watch();
+    epochs.mark_unchanged();
+    elsewhere.revoke_user(eve).await.unwrap();
+    // Whoever looked now would find her keys still there.
+    epochs.changed().await.unwrap();
+    assert!(!of_eve.is_closed());
+    let blobs = world.scratch.dir.join("blobs");
+    crate::account::farewell::farewell(&elsewhere, &log, &blobs, eve).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(1), of_eve.closed()).await.expect("her run goes on");
+    assert!(!of_ada.is_closed());
+}
