@@ -1,7 +1,10 @@
 //! Row 7 of the issue "The Lab's server side": the Lab is killed in the middle of runs, and nobody who watches them loses or doubles
 //! anything that they have seen; what was not finished says so.
 
-use std::fmt::Write as _;
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use journeys::{
     caller::Caller,
@@ -16,8 +19,8 @@ use lab_server::{
 };
 use tokio::{sync::watch, task::JoinSet};
 
-/// Four seconds of tokens, one each 20 ms.
-const PACED: &str = "gpt-paced-n200-d20000";
+/// Twenty seconds of tokens, one each 20 ms: they are interrupted before.
+const PACED: &str = "gpt-paced-n1000-d20000";
 /// Runs of one person at once.
 const EACH: usize = 20;
 
@@ -62,7 +65,7 @@ impl House {
     async fn pages(&self) -> Vec<(Caller, Vec<String>)> {
         let store = self.store().await;
         let mut pages = Vec::new();
-        for user in store.users().await.expect("the people") {
+        for (user, place) in store.users().await.expect("the people").into_iter().zip(2..) {
             let subject = Subject { provider: MAIL.to_owned(), subject: format!("{}@example.com", user.id), email: None };
             let identity = store.add_identity(user.id, &subject, now_ms()).await.expect("an identity").id;
             let new = session::open(&store, user.id, identity, &session::Browser::of(None), now_ms()).await.expect("a session");
@@ -72,7 +75,9 @@ impl House {
                 let new = NewConversation { project, folder: None, title: None, settings: ConversationSettings::default() };
                 conversations.push(store.add_conversation(user.id, new).await.expect("a conversation").id.to_string());
             }
-            pages.push((self.lab.caller("").with_session(&new), conversations));
+            // What one address may ask in ten seconds is rationed.
+            let page = self.lab.caller("").with_session(&new).at(IpAddr::V4(Ipv4Addr::new(127, 0, 0, place)));
+            pages.push((page, conversations));
         }
         store.close().await.expect("the database closes");
         pages
@@ -120,7 +125,9 @@ async fn killed(people: usize) {
         let end = last.events().last().expect("an end");
         interrupted += usize::from(end["outcome"] == "interrupted");
         assert!(end["outcome"] == "interrupted" || end["outcome"] == "done", "{end}");
-        let state = page.get(&format!("/api/runs/{run}")).await.json().await;
+        let state = page.get(&format!("/api/runs/{run}")).await;
+        assert_eq!(state.status, 200);
+        let state = state.json().await;
         assert_eq!((&state["state"], &state["last_seq"]), (&end["outcome"], &end["seq"]));
     }
     println!("{interrupted} of {} runs were interrupted; {} visits", runs.len(), watched.iter().map(|w| w.visits).sum::<usize>());

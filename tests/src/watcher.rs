@@ -26,6 +26,12 @@ impl Watcher {
         Self { caller: caller.clone(), run: run.to_owned(), events: Vec::new(), visits: 0 }
     }
 
+    /// Which run they watch.
+    #[must_use]
+    pub fn run(&self) -> &str {
+        &self.run
+    }
+
     /// What they have seen, in the order of the events' numbers.
     #[must_use]
     pub fn events(&self) -> &[Value] {
