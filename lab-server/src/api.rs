@@ -41,7 +41,7 @@ use axum::{
 };
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter, clock::Clock as _};
 use http::{HeaderValue, header};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use tokio::sync::Semaphore;
 use utoipa::{
     Modify, OpenApi, ToSchema,
@@ -285,6 +285,19 @@ async fn providers() -> Response {
 async fn schema() -> Result<Response, ApiError> {
     let text = document().map_err(|_| ApiError::Internal)?;
     Ok(([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "public, max-age=3600")], text).into_response())
+}
+
+/// A part of a body by its fields' names: serde takes a list for a struct as well, by the fields' order.
+fn object<'de, D: Deserializer<'de>, T: DeserializeOwned>(body: D) -> Result<T, D::Error> {
+    let fields = serde_json::Map::deserialize(body)?;
+    // The error's own text may quote the body.
+    T::deserialize(serde_json::Value::Object(fields)).map_err(|_| serde::de::Error::custom("not this object"))
+}
+
+/// The same where `null` is nothing.
+fn object_or_null<'de, D: Deserializer<'de>, T: DeserializeOwned>(body: D) -> Result<Option<T>, D::Error> {
+    let Some(fields) = Option::<serde_json::Map<_, _>>::deserialize(body)? else { return Ok(None) };
+    T::deserialize(serde_json::Value::Object(fields)).map(Some).map_err(|_| serde::de::Error::custom("not this object"))
 }
 
 /// A part of a list, and how to get the next.

@@ -73,6 +73,27 @@ class OwnLab:
         words = [word for scope in scopes for word in ("--scope", scope)]
         return self.admin("keys", "create", "--user", name, *words)["key"]
 
+    def sign_in(self, address):
+        """The session's cookie of whoever reads the mail of this address."""
+        browser = self.fresh()
+        here = {"Sec-Fetch-Site": "same-origin"}
+        asked = browser.post(f"{self.url}/api/sign-in/mail", json={"address": address}, headers=here, timeout=30)
+        assert asked.status_code == 202, asked.text
+        token = self._link(address)
+        opened = browser.post(f"{self.url}/api/sign-in/mail/confirm", json={"token": token}, headers=here, timeout=30)
+        assert opened.ok, opened.text
+        return opened.cookies["__Host-1k4s"]
+
+    def _link(self, address):
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            for letter in (self.dir / "outbox").glob("*"):
+                text = letter.read_text(encoding="utf-8")
+                if address in text and "#link=" in text:
+                    return text.split("#link=")[1].split()[0]
+            time.sleep(0.02)
+        raise AssertionError(f"no letter: {self.said()}")
+
     def session(self):
         """A client that trusts this Lab and keeps no cookies; its address changes before the ration of one is used up."""
         if self.asked % PER_ADDRESS == 0:

@@ -3,6 +3,7 @@
 
 mod asks;
 mod cloud;
+mod lab;
 mod parrot;
 mod probes;
 mod search;

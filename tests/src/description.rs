@@ -73,7 +73,7 @@ const JSON: &str = "application/json";
 const DEEPEST: usize = 10;
 
 /// A request that is yet to be sent.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Draft {
     /// With its query.
     pub path: String,

@@ -543,6 +543,9 @@ pub(super) fn model(choice: &ModelChoice) -> Result<(), ApiError> {
     if !(1..=200).contains(&choice.model.len()) || choice.model.chars().any(char::is_control) {
         return Err(ApiError::InvalidField { field: "model", expected: "a model's name of at most 200 bytes" });
     }
+    if choice.max_output_tokens == Some(0) {
+        return Err(ApiError::InvalidField { field: "max_output_tokens", expected: "at least 1" });
+    }
     if choice.temperature.is_some_and(|temperature| !(0.0..=2.0).contains(&temperature)) {
         return Err(ApiError::InvalidField { field: "temperature", expected: "a number from 0 to 2" });
     }

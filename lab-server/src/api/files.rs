@@ -222,7 +222,7 @@ pub(super) async fn list(
         ("id" = String, Path),
         (
             "x-1k4-path" = String, Header, description = "The path in UTF-8, in percents what is no visible ASCII, and `%` itself.",
-            min_length = 1, max_length = 1536, pattern = "^(%[0-9A-Fa-f]{2}|[!-$&-~])+$"
+            min_length = 1, max_length = 1536, pattern = "^[!-~]+$"
         ),
         VersionQuery
     ),
@@ -250,11 +250,11 @@ pub(super) async fn read_path(
         ("id" = String, Path),
         (
             "x-1k4-path" = String, Header, description = "The path in UTF-8, in percents what is no visible ASCII, and `%` itself.",
-            min_length = 1, max_length = 1536, pattern = "^(%[0-9A-Fa-f]{2}|[!-$&-~])+$"
+            min_length = 1, max_length = 1536, pattern = "^[!-~]+$"
         ),
         WriteQuery
     ),
-    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "At most 50 MiB."),
+    request_body(content = Option<Vec<u8>>, content_type = "application/octet-stream", description = "At most 50 MiB."),
     responses(
         (status = 200, description = "The new version.", body = VersionView),
         (status = 507, description = "The Lab's disk is full; nothing was written.", body = ErrorBody),

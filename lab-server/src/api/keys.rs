@@ -16,7 +16,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 use wire::ProjectId;
 
-use super::{Api, Principal, projects};
+use super::{Api, Principal, object, object_or_null, projects};
 use crate::{
     account::{
         api_key::{Environment, Kid},
@@ -130,9 +130,9 @@ pub(crate) struct NewKeyTerms {
     environment: Environment,
     #[schema(value_type = Option<Vec<KeyScope>>)]
     scopes: Option<Vec<Scope>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     spending: Spending,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     rates: projects::Rates,
     #[schema(value_type = Option<Vec<String>>)]
     models: Option<Vec<ModelPattern>>,
@@ -148,8 +148,10 @@ pub(crate) struct KeyChange {
     #[schema(value_type = Option<Vec<KeyScope>>)]
     scopes: Option<Vec<Scope>>,
     /// All three limits together.
+    #[serde(default, deserialize_with = "object_or_null")]
     spending: Option<Spending>,
     /// All three limits together.
+    #[serde(default, deserialize_with = "object_or_null")]
     rates: Option<projects::Rates>,
     /// `null` for all models.
     #[serde(default, deserialize_with = "given")]

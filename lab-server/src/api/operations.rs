@@ -113,6 +113,7 @@ enum Order {
 
 /// Whether a log is what was written.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = LogVerdict)]
 struct Verdict {
     /// Whether nothing is wrong.
     sound: bool,
@@ -149,8 +150,9 @@ async fn list(
     }
     let run = query.run.as_deref().map(str::parse::<RunId>).transpose();
     let run = run.map_err(|_| ApiError::InvalidField { field: "run", expected: "a run's id" })?;
+    let digits = query.cursor.as_deref().is_none_or(|text| text.len() <= 19 && text.bytes().all(|byte| byte.is_ascii_digit()));
     let cursor = query.cursor.as_deref().map(str::parse::<i64>).transpose();
-    let cursor = cursor.ok().filter(|cursor| cursor.is_none_or(|seq| seq >= 0));
+    let cursor = cursor.ok().filter(|_| digits);
     let cursor = cursor.ok_or(ApiError::InvalidField { field: "cursor", expected: "what the page before gave as next" })?;
     let order = query.order.unwrap_or_default();
     let wanted = |row: &Recorded| {

@@ -12,7 +12,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 use wire::ProjectId;
 
-use super::{Api, Principal};
+use super::{Api, Principal, object_or_null};
 use crate::{
     error::{ApiError, ErrorBody},
     lab::operations::{Action, Operation},
@@ -74,6 +74,7 @@ pub(crate) struct ProjectChange {
     name: Option<String>,
     exact_usage: Option<bool>,
     /// All three limits together.
+    #[serde(default, deserialize_with = "object_or_null")]
     rates: Option<Rates>,
 }
 

@@ -135,6 +135,7 @@ pub enum Action {
 /// Who allowed it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "by", rename_all = "snake_case")]
+#[schema(as = OperationApproval)]
 pub enum Approval {
     /// Nobody was asked: the owner did it, or it needs no leave.
     Nobody,
@@ -159,6 +160,7 @@ pub enum Approval {
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
+#[schema(as = OperationOutcome)]
 pub enum Outcome {
     /// It was done.
     Done,
