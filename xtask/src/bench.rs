@@ -2,6 +2,7 @@
 //!
 //! Everything shares this machine's cores, so a ratio also says what a way's own work costs.
 
+mod lab;
 mod link;
 mod nginx;
 mod proxy;
@@ -35,6 +36,8 @@ pub(crate) struct Args {
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Part {
+    /// Answers that stream to people, and what they keep
+    Lab,
     /// The way through a bridge to a workstation
     Link,
     /// The way to a cloud provider, beside nginx
@@ -42,10 +45,11 @@ enum Part {
 }
 
 impl Part {
-    const ALL: [Self; 2] = [Self::Link, Self::Proxy];
+    const ALL: [Self; 3] = [Self::Lab, Self::Link, Self::Proxy];
 
     const fn title(self) -> &'static str {
         match self {
+            Self::Lab => "To people, from the Lab",
             Self::Link => "To a workstation, through the Lab and a bridge",
             Self::Proxy => "To a cloud provider, through the Lab",
         }
@@ -68,6 +72,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut tables = Vec::new();
     for part in parts {
         let findings = match part {
+            Part::Lab => lab::measure(&generator, &stop)?,
             Part::Link => link::measure(&generator, &stop)?,
             Part::Proxy => proxy::measure(&generator, &stop)?,
         };

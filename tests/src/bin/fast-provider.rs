@@ -2,10 +2,10 @@
 //!
 //! Written by hand on the socket, as the load generator is: it shares the machine's cores with what is measured, and a server library
 //! would cost more than a proxy does. It understands the requests of the benchmark and nothing else; the providers of the tests are
-//! the faithful ones. A model's name says how many tokens it answers with: `fake-n100`. Each token is a write of its own, as from a
-//! model that makes one at a time.
+//! the faithful ones. A model's name says how many tokens it answers with, and perhaps how many microseconds each takes: `fake-n100`,
+//! `fake-n100-d20000`. Each token is a write of its own, as from a model that makes one at a time.
 
-use std::{fmt::Write as _, io::Write as _, net::SocketAddr};
+use std::{fmt::Write as _, io::Write as _, net::SocketAddr, time::Duration};
 
 use anyhow::{Context, ensure};
 use bytes::{Buf, BytesMut};
@@ -15,6 +15,7 @@ use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    time::Instant,
 };
 
 /// Answers the benchmark's requests as OpenAI would, without a model.
@@ -59,7 +60,12 @@ async fn serve(mut socket: TcpStream) -> anyhow::Result<()> {
             script = Script::of(request);
         }
         unread.advance(length.head + length.body);
-        for piece in &script.writes {
+        let begun = Instant::now();
+        for (piece, number) in script.writes.iter().zip(1..) {
+            if !script.pace.is_zero() {
+                // By the clock: one that was late does not make those behind it late.
+                tokio::time::sleep_until(begun + script.pace * number).await;
+            }
             // Who has enough of a stream leaves it.
             if socket.write_all(piece).await.is_err() {
                 return Ok(());
@@ -123,6 +129,8 @@ struct StreamOptions {
 struct Script {
     request: Request,
     writes: Vec<Vec<u8>>,
+    /// From one write to the next.
+    pace: Duration,
 }
 
 /// The same for every question: what it is does not matter to what is measured.
@@ -132,16 +140,16 @@ const CREATED: u32 = 1_767_225_600;
 
 impl Script {
     fn of(request: Request) -> Self {
-        let tokens = tokens_asked(&request.model);
+        let tokens = number_in(&request.model, 'n').unwrap_or(16).min(MOST_TOKENS);
+        let pace = Duration::from_micros(number_in(&request.model, 'd').unwrap_or(0).into());
         let writes = if request.stream { streamed(&request, tokens) } else { vec![whole(&request.model, tokens)] };
-        Self { request, writes }
+        Self { request, writes, pace }
     }
 }
 
-/// The number behind the name's `n`; a few where there is none.
-fn tokens_asked(model: &str) -> u32 {
-    let mut pieces = model.split(['-', '/', ':']);
-    pieces.find_map(|piece| piece.strip_prefix('n')?.parse().ok()).unwrap_or(16).min(MOST_TOKENS)
+/// The number behind this letter of the name.
+fn number_in(model: &str, letter: char) -> Option<u32> {
+    model.split(['-', '/', ':']).find_map(|piece| piece.strip_prefix(letter)?.parse().ok())
 }
 
 fn usage(tokens: u32) -> serde_json::Value {

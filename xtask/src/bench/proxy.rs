@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, ensure};
 use serde_json::Value;
 
-use super::{Findings, Generator, Report, Row, cpu_seconds, nginx::Nginx, resident_mib};
+use super::{Findings, Generator, Report, Row, cpu_seconds, lab, nginx::Nginx, resident_mib};
 use crate::{
     curl::{self, Question},
     home::Programs,
@@ -216,14 +216,14 @@ impl Ways {
 }
 
 /// The fake provider.
-struct Provider {
+pub(super) struct Provider {
     /// `ADDRESS:PORT`
     address: String,
     _service: Service,
 }
 
 impl Provider {
-    fn start(programs: &Programs, state: &StateDir, stop: &Stop) -> anyhow::Result<Self> {
+    pub(super) fn start(programs: &Programs, state: &StateDir, stop: &Stop) -> anyhow::Result<Self> {
         let mut command = Command::new(programs.path("fast-provider")?);
         let mut service = Service::start("the fake provider", &mut command, state.log("provider"))?;
         let address = service.until(stop, START, "the fake provider", |service| {
@@ -234,19 +234,25 @@ impl Provider {
 }
 
 /// A Lab that sells the provider's models.
-struct Lab {
+pub(super) struct Lab {
     program: PathBuf,
-    config: PathBuf,
-    service: Service,
+    pub(super) config: PathBuf,
+    pub(super) service: Service,
     /// `https://localhost:PORT`
-    url: String,
-    ca_file: PathBuf,
+    pub(super) url: String,
+    pub(super) ca_file: PathBuf,
     key: String,
     key_file: PathBuf,
 }
 
 impl Lab {
-    fn start(programs: &Programs, provider: &Provider, tls: &Path, state: &StateDir, stop: &Stop) -> anyhow::Result<Self> {
+    pub(super) fn start(
+        programs: &Programs,
+        provider: &Provider,
+        tls: &Path,
+        state: &StateDir,
+        stop: &Stop,
+    ) -> anyhow::Result<Self> {
         let dir = state.make("lab")?;
         fs::write(dir.join("secret"), "not-a-secret-but-one-line")?;
         fs::set_permissions(dir.join("secret"), std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
@@ -301,7 +307,7 @@ impl Lab {
         })
     }
 
-    fn admin(&self, words: &[&str]) -> anyhow::Result<Value> {
+    pub(super) fn admin(&self, words: &[&str]) -> anyhow::Result<Value> {
         let output = Command::new(&self.program)
             .arg("admin")
             .args(words)
@@ -323,14 +329,14 @@ const MUCH: &str = "4000000000";
 /// Every limit is there and none is ever reached. Nothing is free: what is not charged is not measured.
 fn configuration(provider: &str, tls: &Path) -> String {
     let tls = tls.display();
-    let model = |id| {
+    let model = |id, max_output| {
         format!(
             r#"
 [[models]]
 id = "{id}"
 provider = "openai"
 max_input = 100000
-max_output = 128
+max_output = {max_output}
 usd_per_mtok = {{ input = "1.25", cached = "0.125", output = "10" }}
 "#
         )
@@ -358,14 +364,15 @@ name = "openai"
 name = "fast"
 base_url = "http://{provider}"
 secret = {{ file = "secret" }}
-{}{}"#,
-        model(SMALL),
-        model(STREAM)
+{}{}{}"#,
+        model(SMALL, 128),
+        model(STREAM, 128),
+        model(lab::PACED, 10_000)
     )
 }
 
 /// A certificate for `localhost` that is its own authority: `cert.pem` and `key.pem`.
-fn make_certificate(dir: &Path) -> anyhow::Result<()> {
+pub(super) fn make_certificate(dir: &Path) -> anyhow::Result<()> {
     let request = "[req]\nprompt = no\ndistinguished_name = name\nx509_extensions = leaf\n[name]\nCN = localhost\n\
                    [leaf]\nsubjectAltName = DNS:localhost\nbasicConstraints = critical, CA:FALSE\n";
     fs::write(dir.join("request.conf"), request)?;
