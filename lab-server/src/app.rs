@@ -38,7 +38,7 @@ use crate::{
         operations::{HeadsError, Keeper, Log},
         runs::{RunError, Runs},
         search::Search,
-        tools::reach::{Reach, Unreachable},
+        tools::reach::{HostPort, Reach, Unreachable},
     },
     meter::{DefaultRates, JournalError, Meter},
     metrics::{Metrics, Observed},
@@ -177,7 +177,11 @@ impl App {
         let models = Models::new(parts);
         let files = Files::open(store.clone(), config.blobs.clone()).await?;
         let approvals = Approvals::new(store.clone(), log.clone());
-        let reach = Reach::new(config.agents.allow_private.iter().cloned())?;
+        log.recover().await?;
+        // As it is known outside, and as it is bound here.
+        let own =
+            [Some(HostPort::of_url(origin.as_str())?), Some(bound.into()), config.admin.map(HostPort::from)].into_iter().flatten();
+        let reach = Reach::new(config.agents.allow_private.iter().cloned(), own)?;
         let agents = AgentParts {
             store: store.clone(),
             files: files.clone(),

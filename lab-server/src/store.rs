@@ -63,7 +63,7 @@ pub use bookmark::{Bookmark, InvalidBookmark};
 pub use briefs::{AgentDefaults, BriefSettings, ProjectBrief};
 pub use conversations::{Conversation, ConversationChange, ConversationFilter, ConversationSettings, NewConversation};
 pub use devices::{Device, DeviceName, Enrolment, InvalidDeviceName};
-pub use files::{FileEntry, FileRef, FileVersion, NewFileVersion, Purged};
+pub use files::{FileEntry, FileRef, FileVersion, MadeVersion, NewFileVersion, Purged};
 pub use folders::{Folder, FolderChange, MAX_FOLDER_DEPTH};
 pub use identities::{Identity, MAIL, Subject};
 pub use key_terms::{InvalidModelPattern, InvalidScope, KeyTerms, ModelPattern, Rates, Scope, Scopes, Spending};

@@ -1,5 +1,8 @@
 //! Row 8: an agent that does its work, and one that wants something else.
 
+mod servers;
+mod spending;
+
 use std::{
     collections::BTreeMap,
     process::Command,
@@ -13,7 +16,7 @@ use journeys::{
     caller::Caller,
     fake_ollama::{Capability, Model},
     scripted::Step,
-    world::{World, eventually},
+    world::{Wishes, World, eventually},
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -27,7 +30,10 @@ struct Desk {
 
 impl Desk {
     async fn of(world: &World) -> Self {
-        let browser = world.sign_in().await;
+        Self::at(world.sign_in().await).await
+    }
+
+    async fn at(browser: Caller) -> Self {
         let projects = browser.get("/api/projects").await.json().await;
         let project = projects["data"][0]["id"].as_str().expect("a project").to_owned();
         let made = browser.post("/api/conversations", &json!({ "project": project })).await.json().await;
@@ -54,8 +60,16 @@ impl Desk {
     }
 
     async fn start(&self, model: &str, agent: Value) -> String {
+        self.start_as(model, Some(agent)).await
+    }
+
+    /// Without terms for an agent it is an answer in a chat.
+    async fn start_as(&self, model: &str, agent: Option<Value>) -> String {
         let says = json!([{ "type": "text", "text": "do it" }]);
-        let order = json!({ "conversation": self.conversation, "says": says, "model": { "model": model }, "agent": agent });
+        let mut order = json!({ "conversation": self.conversation, "says": says, "model": { "model": model } });
+        if let Some(agent) = agent {
+            order["agent"] = agent;
+        }
         let started = self.post("/api/runs", order).await;
         started["run"]["id"].as_str().expect("a run").to_owned()
     }
@@ -104,7 +118,11 @@ impl Desk {
 }
 
 async fn world(parts: &[(&str, Vec<Step>)]) -> World {
-    let world = World::start().await;
+    world_with(Wishes::default(), parts).await
+}
+
+async fn world_with(wishes: Wishes, parts: &[(&str, Vec<Step>)]) -> World {
+    let world = World::with(wishes).await;
     for (model, part) in parts {
         world.ollama.add_model(Model::new(model).with(&[Capability::Completion, Capability::Tools]));
         world.ollama.plays(model, part.clone());
@@ -186,7 +204,7 @@ async fn a_task_of_twenty_steps_is_done_with_two_approvals_and_one_delegation() 
     let operations = desk.operations().await;
     let of_agent: Vec<&Value> = operations.iter().filter(|line| line["actor"]["type"] == "agent").collect();
     let asked = of_agent.iter().filter(|line| line["action"] == "model_asked").count();
-    assert_eq!((asked, of_agent.len()), (20, 20 + 19), "each question and each call is a line");
+    assert_eq!((asked, of_agent.len()), (20, 1 + 20 + 19 + 1), "the run's two ends, each question and each call are lines");
     let delegated = of_agent.iter().find(|line| line["action"] == "delegated").expect("the delegation");
     assert_eq!((&delegated["device"], &delegated["result"]["outcome"]), (&json!("workstation"), &json!("done")));
     let rules = desk.get(&format!("/api/projects/{}/rules", desk.project)).await;

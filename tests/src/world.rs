@@ -16,6 +16,8 @@ use hyper_util::client::proxy::matcher::Matcher;
 use lab_server::{
     Config as LabConfig, Lab,
     account::{self, session},
+    config::agents::Agents,
+    lab::tools::reach::HostPort,
     store::{Enrolment, MAIL, Rates, RequestRecord, Subject},
 };
 use tempfile::TempDir;
@@ -46,6 +48,8 @@ pub struct Wishes {
     pub models: Vec<String>,
     /// The longest wait before the bridge dials again.
     pub longest_wait: Option<Duration>,
+    /// What agents reach although it is on this machine.
+    pub allow_private: Vec<HostPort>,
 }
 
 /// Everything that runs. Dropping it ends all of it.
@@ -102,6 +106,7 @@ impl World {
             resume_window: wishes.resume_window.unwrap_or(wire::relay::RESUME_WINDOW),
             // These journeys press the link; how many may run at once for one person is the cloud's journeys' matter.
             rates: Rates { concurrent: NonZeroU32::new(2_000), ..Rates::default() },
+            agents: Agents { allow_private: wishes.allow_private, ..Agents::default() },
             ..LabConfig::in_dir(dir.path().join("lab"))
         })
         .await

@@ -33,7 +33,7 @@ use crate::{
         files::{self, FileError, MAX_FILE},
         operations::Action,
     },
-    store::{FileEntry, FileRef, FileVersion},
+    store::{FileEntry, FileRef, FileVersion, StoreError},
 };
 
 /// How long a file may take to arrive: 50 MiB at half a megabit per second, with a minute to spare.
@@ -276,13 +276,17 @@ pub(super) async fn write(
     if announced.is_some_and(|length| length > MAX_FILE) {
         return Err(ApiError::TooLarge);
     }
-    let _turn = api.uploads.take(session.user).await;
     let source = StreamReader::new(body.into_data_stream().map_err(io::Error::other));
-    let writing = api.files.write(session.user, project, &path, query.seen, source, Actor::Person);
-    let written = tokio::time::timeout(UPLOAD, writing).await.map_err(|_| ApiError::InvalidBody)??;
-    let told = json!({ "version": written.version, "size": written.size });
-    api.did(session.user, project, Action::FileWritten, path.as_str(), told).await?;
-    Ok(Json(written.into()))
+    let user = session.user;
+    let written = to_its_line(async move {
+        let _turn = api.uploads.take(user).await;
+        let writing = api.files.write(user, project, &path, query.seen, source, Actor::Person);
+        let written = tokio::time::timeout(UPLOAD, writing).await.map_err(|_| ApiError::InvalidBody)??;
+        let told = json!({ "file": written.file, "version": written.version, "size": written.size });
+        api.did(user, project, Action::FileWritten, path.as_str(), told).await?;
+        Ok(written)
+    });
+    Ok(Json(written.await?.into()))
 }
 
 /// What is known of a file, also of a deleted one.
@@ -321,9 +325,13 @@ pub(super) async fn rename(
     let Json(body) = body?;
     let path: files::Path = body.path.parse().map_err(|_| INVALID_PATH)?;
     let before = entry(&api, session, project, file).await?;
-    let renamed = api.store.rename_file(session.user, file, &path, body.seen, Actor::Person).await?;
-    api.did(session.user, project, Action::FileRenamed, path.as_str(), json!({ "from": before.path })).await?;
-    Ok(Json(renamed.into()))
+    let renamed = to_its_line(async move {
+        let renamed = api.store.rename_file(session.user, file, &path, body.seen, Actor::Person).await?;
+        let told = json!({ "file": file, "version": renamed.version, "from": before.path });
+        api.did(session.user, project, Action::FileRenamed, path.as_str(), told).await?;
+        Ok(renamed)
+    });
+    Ok(Json(renamed.await?.into()))
 }
 
 /// Deletes a file, so that it can be brought back or for good.
@@ -419,10 +427,23 @@ pub(super) async fn restore(
     let (project, file) = (id(&project)?, id(&file)?);
     let Json(body) = body?;
     entry(&api, session, project, file).await?;
-    let restored = api.store.restore_file(session.user, file, body.version, body.seen, Actor::Person).await?;
-    let told = json!({ "version": restored.version, "restored": body.version });
-    api.did(session.user, project, Action::FileWritten, restored.path.as_str(), told).await?;
-    Ok(Json(restored.into()))
+    let restored = to_its_line(async move {
+        let restored = api.store.restore_file(session.user, file, body.version, body.seen, Actor::Person).await?;
+        let told = json!({ "file": file, "version": restored.version, "restored": body.version });
+        api.did(session.user, project, Action::FileWritten, restored.path.as_str(), told).await?;
+        Ok(restored)
+    });
+    Ok(Json(restored.await?.into()))
+}
+
+/// Does what makes a version and writes its line, whatever becomes of whoever asked: one who hangs up between the two leaves no version
+/// that the log does not tell of.
+async fn to_its_line(work: impl Future<Output = Result<FileVersion, ApiError>> + Send + 'static) -> Result<FileVersion, ApiError> {
+    match tokio::spawn(work).await {
+        Ok(done) => done,
+        Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
+        Err(_) => Err(StoreError::Refused("the lab is being stopped").into()),
+    }
 }
 
 /// The path that a request is about.

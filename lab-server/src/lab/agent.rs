@@ -11,6 +11,7 @@ mod hands;
 mod memory;
 mod repeats;
 mod servers;
+mod tab;
 mod terms;
 
 use std::time::{Duration, Instant};
@@ -41,6 +42,7 @@ use budget::{Budget, Budgets, Purse};
 use hands::{Done, Hands};
 use repeats::{Repeated, Repeats};
 use servers::Servers;
+use tab::Tab;
 
 /// Calls of one answer that are made; of the rest the model is told. More is no plan any more.
 const CALLS_AT_ONCE: usize = 32;
@@ -70,22 +72,50 @@ pub struct AgentParts {
 
 /// Works on what a run was ordered to, and says how it ended.
 pub async fn run(parts: AgentParts, writer: RunWriter, order: Order) -> Outcome {
-    let (stopped, run) = (writer.stopped(), writer.run().id);
-    let store = parts.store.clone();
+    let (stopped, owner, run) = (writer.stopped(), writer.owner(), writer.run());
+    let (store, log, models, tab) = (parts.store.clone(), parts.log.clone(), parts.models.clone(), Tab::default());
+    let is_agent = run.kind == RunKind::Agent;
+    let line = |action, arguments, result| {
+        let actor = Actor::Agent { run: run.id, model: order.choice.model.clone(), device: None };
+        let approval = operations::Approval::Nobody;
+        let target = Some(run.id.to_string());
+        Operation { actor, action, target, arguments, approval, result, cost_nano: 0, model: None, device: None }
+    };
+    if is_agent {
+        let begun = line(Action::RunStarted, json!({ "conversation": run.conversation }), operations::Outcome::Done);
+        if let Err(error) = log.record(owner, run.project, begun).await {
+            return Ended::from(error).into();
+        }
+    }
     let outcome = tokio::select! {
         biased;
         () = stopped.cancelled() => Outcome::Stopped,
-        outcome = work(parts, writer, order) => outcome.unwrap_or_else(|ended| ended.into()),
+        outcome = work(parts, writer.clone(), order.clone(), tab.clone()) => outcome.unwrap_or_else(|ended| ended.into()),
     };
+    // Its answers are dropped by now, and so their models have stopped.
+    for usage in tab.settle(&models, Payer { user: owner, project: run.project }).await {
+        writer.push(Event::Used { usage });
+    }
     // Whatever it still asked is asked no more. A Lab that fails here does it when it starts again.
-    if let Err(error) = store.lapse_approvals(run).await {
-        tracing::warn!(%error, %run, "cannot take back what a run asked");
+    if let Err(error) = store.lapse_approvals(run.id).await {
+        tracing::warn!(%error, run = %run.id, "cannot take back what a run asked");
+    }
+    if is_agent {
+        // What it cost in all stands with its questions already: no sum shall count it twice.
+        let spent = json!({ "outcome": outcome, "cost_nano_in_all": writer.run().cost_nano });
+        let result = match &outcome {
+            Outcome::Failed { code, .. } => operations::Outcome::Failed { code: code.clone() },
+            _ => operations::Outcome::Done,
+        };
+        if let Err(error) = log.record(owner, run.project, line(Action::RunEnded, spent, result)).await {
+            tracing::error!(%error, run = %run.id, "cannot log the end of a run");
+        }
     }
     outcome
 }
 
-async fn work(parts: AgentParts, writer: RunWriter, order: Order) -> Result<Outcome, Ended> {
-    let mut agent = Agent::prepare(parts, writer, order).await?;
+async fn work(parts: AgentParts, writer: RunWriter, order: Order, tab: Tab) -> Result<Outcome, Ended> {
+    let mut agent = Agent::prepare(parts, writer, order, tab).await?;
     loop {
         let step = agent.purse.step(Instant::now())?;
         agent.make_room();
@@ -118,6 +148,8 @@ struct Agent {
     /// Bytes that a prompt may have.
     room: usize,
     purse: Purse,
+    /// What was asked and is not told yet what it took.
+    tab: Tab,
     repeats: Repeats,
     /// What the owner answered for the rest of the run.
     answers: Vec<(ApprovalId, Rule)>,
@@ -174,7 +206,7 @@ struct Told {
 }
 
 impl Agent {
-    async fn prepare(parts: AgentParts, writer: RunWriter, order: Order) -> Result<Self, Ended> {
+    async fn prepare(parts: AgentParts, writer: RunWriter, order: Order, tab: Tab) -> Result<Self, Ended> {
         let (owner, run) = (writer.owner(), writer.run());
         let (project, is_chat) = (run.project, run.kind == RunKind::Chat);
         let brief = parts.store.brief(owner, project).await?;
@@ -207,6 +239,7 @@ impl Agent {
             results: Vec::new(),
             room: memory::room(known.and_then(|model| model.context_length)),
             purse: Purse::new(budgets, Instant::now()),
+            tab,
             repeats: Repeats::default(),
             answers: Vec::new(),
             device: None,
@@ -257,7 +290,7 @@ impl Agent {
         if self.mode != Mode::Chat {
             self.record_question(step, &usage).await?;
         }
-        self.writer.push(Event::Used { usage });
+        self.tell_use(usage);
         self.turns.push(Turn::Assistant(said));
         Ok(reply)
     }
@@ -265,10 +298,12 @@ impl Agent {
     /// Listens to an answer to its end.
     async fn listen(&self, prompt: Prompt) -> Result<(Vec<Said>, Reply, Use), Ended> {
         let payer = Payer { user: self.owner, project: self.project };
+        let model = prompt.choice.model.clone();
         let mut answer = self.parts.models.ask(payer, prompt).await?;
+        self.tab.open(&answer, &model);
         let (mut words, mut said, mut calls) = (String::new(), Vec::new(), Vec::new());
         while let Some(delta) = answer.next().await {
-            match delta? {
+            match delta.inspect_err(|error| self.tab.failed(&answer, error))? {
                 Delta::Waiting(waiting) => self.writer.push(Event::Waiting { waiting }),
                 Delta::Reasoning(text) => self.writer.push(Event::Reasoning { text }),
                 Delta::Text(text) => {
@@ -456,9 +491,20 @@ impl Agent {
         let done = task.await.map_err(|_| Ended::internal())??;
         if let Some(usage) = done.usage {
             self.purse.spend(&usage);
-            self.writer.push(Event::Used { usage });
+            self.tell_use(usage);
+        }
+        // Of an answer that failed or was given up.
+        for usage in self.tab.settle(&self.parts.models, Payer { user: self.owner, project: self.project }).await {
+            self.purse.spend(&usage);
+            self.tell_use(usage);
         }
         Ok(Told { text: done.text, ok: done.failed.is_none() })
+    }
+
+    /// Puts into the message what a question took. Nothing waits between the two lines: a run is not stopped there.
+    fn tell_use(&self, usage: Use) {
+        self.tab.close(usage.request);
+        self.writer.push(Event::Used { usage });
     }
 
     fn hands(&self) -> Hands {
@@ -469,6 +515,7 @@ impl Agent {
             store: self.parts.store.clone(),
             files: self.parts.files.clone(),
             models: self.parts.models.clone(),
+            tab: self.tab.clone(),
             reach: self.web_fetch.then(|| self.parts.reach.clone()),
             tokens_left: u32::try_from(self.purse.tokens_left()).unwrap_or(u32::MAX),
         }

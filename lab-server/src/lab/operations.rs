@@ -8,6 +8,7 @@
 
 mod chain;
 mod heads;
+mod recovery;
 mod verify;
 
 use std::{
@@ -84,6 +85,8 @@ pub enum Action {
     FileWritten,
     /// Parts of a file were replaced.
     FilePatched,
+    /// A version of a file whose line was lost when the Lab was ended in the middle: who allowed it is not known any more.
+    FileRecovered,
     /// A file has another path.
     FileRenamed,
     /// A file was deleted.

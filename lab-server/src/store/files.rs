@@ -2,8 +2,8 @@
 //! back until it is deleted for good.
 
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, Condition, DatabaseTransaction, EntityTrait, IntoActiveModel, PaginatorTrait,
-    QueryFilter, QueryOrder, QuerySelect, Select,
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, EntityTrait, IntoActiveModel,
+    PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, Select, Statement,
 };
 use serde::{Deserialize, Serialize};
 use wire::{BlobId, FileId, ProjectId, UserId};
@@ -62,6 +62,21 @@ pub struct FileVersion {
     pub actor: Actor,
     /// Its content.
     pub blob: BlobId,
+    /// Milliseconds since 1970.
+    pub created_at: i64,
+}
+
+/// That a version was made, and nothing of what is in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MadeVersion {
+    /// Whose.
+    pub owner: UserId,
+    /// In which project.
+    pub project: ProjectId,
+    /// Of which file.
+    pub file: FileId,
+    /// Which version.
+    pub version: i64,
     /// Milliseconds since 1970.
     pub created_at: i64,
 }
@@ -149,6 +164,28 @@ impl Store {
         let version = push(&transaction, row, &key, detail).await?;
         transaction.commit().await?;
         Ok(version)
+    }
+
+    /// The versions of everybody's files that were made in the last so many milliseconds before the newest of them.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn newest_file_versions(&self, span_ms: i64) -> Result<Vec<MadeVersion>, StoreError> {
+        let sql = "SELECT f.user_id, f.project_id, v.file_id, v.version, v.created_at FROM file_versions v \
+                   JOIN files f ON f.id = v.file_id JOIN projects p ON p.id = f.project_id AND p.deleted_at IS NULL \
+                   WHERE v.created_at >= (SELECT MAX(created_at) FROM file_versions) - $1";
+        let asked = Statement::from_sql_and_values(self.db.get_database_backend(), sql, [span_ms.into()]);
+        let rows = self.db.query_all_raw(asked).await?.into_iter().map(|row| {
+            let text = |column| row.try_get::<String>("", column);
+            Ok(MadeVersion {
+                owner: id(&text("user_id")?, "user id")?,
+                project: id(&text("project_id")?, "project id")?,
+                file: id(&text("file_id")?, "file id")?,
+                version: row.try_get("", "version")?,
+                created_at: row.try_get("", "created_at")?,
+            })
+        });
+        rows.collect()
     }
 
     /// Gives a file another path.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use wire::{ProjectId, TaskId, UserId};
 
+use super::tab::Tab;
 use crate::{
     lab::{
         content::{Actor, ModelChoice, Use},
@@ -43,6 +44,7 @@ pub(super) struct Hands {
     pub(super) store: Store,
     pub(super) files: Files,
     pub(super) models: Models,
+    pub(super) tab: Tab,
     pub(super) reach: Option<Reach>,
     /// Of the run's budget.
     pub(super) tokens_left: u32,
@@ -198,6 +200,7 @@ impl Hands {
     }
 
     async fn delegate(&self, Delegate { model, task, context }: Delegate, usage: &mut Option<Use>) -> Result<String, Failed> {
+        let named = model.clone();
         let mut said = vec![Said::Text(task)];
         said.extend(context.map(|context| Said::Text(format!("What you need to know:\n{context}"))));
         let prompt = Prompt {
@@ -212,9 +215,10 @@ impl Hands {
             Failed("model_failed", format!("the model gave no answer: {} ({})", error.message, error.code))
         };
         let mut answer = self.models.ask(payer, prompt).await.map_err(failed)?;
+        self.tab.open(&answer, &named);
         let mut text = String::new();
         while let Some(delta) = answer.next().await {
-            match delta.map_err(failed)? {
+            match delta.inspect_err(|error| self.tab.failed(&answer, error)).map_err(failed)? {
                 Delta::Text(more) => text.push_str(&more),
                 Delta::End { usage: took, .. } => *usage = Some(took),
                 Delta::Waiting(_) | Delta::Reasoning(_) | Delta::ToolCall { .. } => {}

@@ -11,7 +11,10 @@ use super::{
     verify::{Walk, verify},
     *,
 };
-use crate::store::{BEGINNING, scratch::Scratch};
+use crate::{
+    lab::files::Files,
+    store::{BEGINNING, FileRef, FileVersion, scratch::Scratch},
+};
 
 #[tokio::test]
 async fn rows_are_numbered_linked_and_readable() {
@@ -43,6 +46,42 @@ async fn rows_are_numbered_linked_and_readable() {
     let oldest = log.read(ada, project, Part::After(18), 9).await.unwrap();
     assert_eq!(oldest.iter().map(|row| row.seq).collect::<Vec<_>>(), [19, 20]);
     assert_eq!(log.read(eve, project, Part::After(0), 9).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_version_that_no_line_tells_of_is_logged_when_the_lab_starts() {
+    let scratch = Scratch::new().await;
+    let store = &scratch.store;
+    let ada = store.add_user("ada").await.unwrap().id;
+    let project = store.add_project(ada, "p").await.unwrap().id;
+    let files = Files::open(store.clone(), scratch.dir.join("blobs")).await.unwrap();
+    let log = Log::new(store.clone());
+    let write = async |path: &str, text: &str| {
+        files.write(ada, project, &path.parse().unwrap(), None, text.as_bytes(), Actor::Person).await.unwrap()
+    };
+    let told = |action, version: &FileVersion| {
+        Operation::by_person(action, Some("a".into()), json!({ "file": version.file, "version": version.version }))
+    };
+    let logged = write("a", "one").await;
+    log.record(ada, project, told(Action::FileWritten, &logged)).await.unwrap();
+    let lost = write("a", "two and more").await;
+    let renamed = files.rename(ada, project, &FileRef::Id(lost.file), &"b".parse().unwrap(), Actor::Person).await.unwrap();
+    log.record(ada, project, told(Action::FileRenamed, &renamed)).await.unwrap();
+    let new = write("c", "3").await;
+    for _ in 0..2 {
+        log.recover().await.unwrap();
+        let lines = log.read(ada, project, Part::After(0), 100).await.unwrap();
+        let mut found: Vec<_> = lines[2..]
+            .iter()
+            .map(|line| (line.operation.action, line.operation.target.clone().unwrap(), line.operation.arguments.clone()))
+            .collect();
+        found.sort_by(|one, other| one.1.cmp(&other.1));
+        let expected = |path: &str, version: &FileVersion| {
+            let arguments = json!({ "file": version.file, "version": version.version, "bytes": version.size });
+            (Action::FileRecovered, path.to_owned(), arguments)
+        };
+        assert_eq!(found, [expected("a", &lost), expected("c", &new)]);
+    }
 }
 
 const ROWS: i64 = 60;

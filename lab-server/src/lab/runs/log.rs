@@ -144,10 +144,14 @@ impl Log {
     pub(super) fn push(self: &Arc<Self>, event: Event) {
         let bytes = bytes(&event);
         let mut state = self.state();
-        if state.end.is_some() || state.overrun {
+        // What was paid for is told even of a run that has overrun: it is short, and comes but once for each question.
+        let is_bill = matches!(event, Event::Used { .. });
+        if state.end.is_some() || state.overrun && !is_bill {
             return;
         }
-        let refused = if bytes > MAX_EVENT {
+        let refused = if is_bill {
+            None
+        } else if bytes > MAX_EVENT {
             Some(("event_too_large", "a part of the answer was larger than this lab keeps; ask for less at once"))
         } else if state.pushed >= MAX_EVENTS {
             Some(("run_too_long", "the answer was longer than this lab keeps; go on in a new message"))

@@ -27,8 +27,8 @@ use crate::{lab::prompt::ToolSpec, store::HeaderSecret};
 const GREETING: Duration = Duration::from_secs(20);
 /// How long one call may take.
 const CALL: Duration = Duration::from_secs(60);
-/// Bytes of one message of a server's.
-const MOST_MESSAGE: usize = 1024 * 1024;
+/// Bytes of one message of a server's: a text of 1 MiB with what JSON puts around and into it. A longer one ends the connection.
+const MOST_MESSAGE: usize = 4 * 1024 * 1024;
 /// Bytes of a result. A model is given less of it at once; the rest is cut where every tool's is.
 const MOST_RESULT: usize = 256 * 1024;
 /// Tools of one server that are looked at.

@@ -7,7 +7,7 @@
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -33,6 +33,8 @@ struct Inner {
     /// For what the operator listed.
     listed: Client,
     allow: BTreeSet<HostPort>,
+    /// Where this Lab itself is reached.
+    own: BTreeSet<HostPort>,
 }
 
 /// A host and a port that an operator lists, such as `wiki.internal:8080`: reached over http as well, whatever its address is.
@@ -60,6 +62,9 @@ pub enum Unreachable {
     /// It belongs to this machine or to a network that is not public.
     #[error("this address is not on the public internet; the lab's operator can allow it")]
     Private,
+    /// It is this Lab's own.
+    #[error("this is the lab itself, which agents do not reach from outside; use the tools of the project")]
+    Own,
     /// The program has no way of making TLS connections.
     #[error("the lab cannot make connections to other servers; its operator should look at its certificates")]
     Unable,
@@ -74,19 +79,24 @@ pub struct Way {
 }
 
 impl Reach {
-    /// The way out, over the system's resolver.
+    /// The way out, over the system's resolver. `own` is where this Lab is reached: its people's and its operator's listener are nobody's
+    /// to go to from here, by whatever port.
     ///
     /// # Errors
     /// [`Unreachable::Unable`] when the system has no certificates to trust.
-    pub fn new(allow: impl IntoIterator<Item = HostPort>) -> Result<Self, Unreachable> {
-        Self::over(Arc::new(System), allow)
+    pub fn new(allow: impl IntoIterator<Item = HostPort>, own: impl IntoIterator<Item = HostPort>) -> Result<Self, Unreachable> {
+        Self::over(Arc::new(System), allow, own)
     }
 
     /// The way out, over another resolver.
     ///
     /// # Errors
     /// As [`Reach::new`].
-    pub fn over(names: Arc<dyn Resolve>, allow: impl IntoIterator<Item = HostPort>) -> Result<Self, Unreachable> {
+    pub fn over(
+        names: Arc<dyn Resolve>,
+        allow: impl IntoIterator<Item = HostPort>,
+        own: impl IntoIterator<Item = HostPort>,
+    ) -> Result<Self, Unreachable> {
         let build = |resolver: Arc<dyn Resolve>| {
             Client::builder()
                 .dns_resolver(resolver)
@@ -100,7 +110,7 @@ impl Reach {
                 .map_err(|_| Unreachable::Unable)
         };
         let (public, listed) = (build(Arc::new(Guarded(Arc::clone(&names))))?, build(names)?);
-        Ok(Self(Arc::new(Inner { public, listed, allow: allow.into_iter().collect() })))
+        Ok(Self(Arc::new(Inner { public, listed, allow: allow.into_iter().collect(), own: own.into_iter().collect() })))
     }
 
     /// Checks a URL, and gives the client that may be sent there.
@@ -126,6 +136,10 @@ impl Reach {
             return Err(Unreachable::Scheme);
         }
         let named = HostPort { host: bare(&host.to_string()).to_owned(), port };
+        // Not even an operator's list opens a listener of the Lab's.
+        if self.0.own.contains(&named) {
+            return Err(Unreachable::Own);
+        }
         if self.0.allow.contains(&named) {
             return Ok(Way { client: self.0.listed.clone(), url });
         }
@@ -135,11 +149,32 @@ impl Reach {
         if !matches!(port, 443 | 80) {
             return Err(Unreachable::Port);
         }
+        if self.0.own.iter().any(|own| own.host == named.host) {
+            return Err(Unreachable::Own);
+        }
         let literal = named.host.parse::<IpAddr>();
         if literal.is_ok_and(|address| !is_public(address)) {
             return Err(Unreachable::Private);
         }
         Ok(Way { client: self.0.public.clone(), url })
+    }
+}
+
+impl HostPort {
+    /// Where a web address leads, whatever its path.
+    ///
+    /// # Errors
+    /// [`Unreachable::Malformed`] when it is none.
+    pub fn of_url(url: &str) -> Result<Self, Unreachable> {
+        let url = Url::parse(url).map_err(|_| Unreachable::Malformed)?;
+        let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else { return Err(Unreachable::Malformed) };
+        Ok(Self { host: bare(host).to_owned(), port })
+    }
+}
+
+impl From<SocketAddr> for HostPort {
+    fn from(address: SocketAddr) -> Self {
+        Self { host: address.ip().to_string(), port: address.port() }
     }
 }
 

@@ -57,7 +57,7 @@ impl MigrationTrait for Lab {
     }
 }
 
-const INDEXES: [&str; 22] = [
+const INDEXES: [&str; 23] = [
     "CREATE UNIQUE INDEX identities_by_subject ON identities (provider, subject_index)",
     "CREATE INDEX identities_of_user ON identities (user_id)",
     "CREATE INDEX sessions_of_user ON sessions (user_id)",
@@ -70,6 +70,7 @@ const INDEXES: [&str; 22] = [
     "CREATE INDEX messages_of_parent ON messages (parent_id)",
     "CREATE INDEX folders_of_parent ON folders (parent_id)",
     "CREATE INDEX conversations_of_folder ON conversations (folder_id)",
+    "CREATE INDEX file_versions_by_time ON file_versions (created_at)",
     "CREATE INDEX file_versions_of_blob ON file_versions (blob_id)",
     "CREATE INDEX messages_of_conversation ON messages (conversation_id, created_at)",
     "CREATE INDEX runs_of_conversation ON runs (conversation_id)",

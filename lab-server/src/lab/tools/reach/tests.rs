@@ -1,5 +1,5 @@
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::Ipv4Addr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -171,7 +171,7 @@ async fn no_url_of_the_battery_opens_a_connection() {
         ],
         ..Names::default()
     });
-    let reach = Reach::over(Arc::clone(&names) as Arc<dyn Resolve>, []).unwrap();
+    let reach = Reach::over(Arc::clone(&names) as Arc<dyn Resolve>, [], []).unwrap();
     let hosts = [
         "127.0.0.1",
         "127.1",
@@ -289,11 +289,42 @@ async fn a_name_is_looked_up_once_for_a_connection() {
     let guarded = Guarded(Arc::clone(&names) as Arc<dyn Resolve>);
     assert!(guarded.resolve("flips.test".parse().unwrap()).await.is_err());
     assert!(guarded.resolve("flips.test".parse().unwrap()).await.is_err());
+    // The first look-up tells of an address of the public's - one that nobody routes, so that nothing leaves this machine -, the next one
+    // of the canary's. The client is sent straight there: the port alone would have kept it from going.
+    let names =
+        Arc::new(Names { answers: vec![("turns.test", vec![vec![ip("3ffe::1")], vec![ip("127.0.0.1")]])], ..Names::default() });
+    let reach = Reach::over(Arc::clone(&names) as Arc<dyn Resolve>, [], []).unwrap();
+    let guarded = Guarded(Arc::new(Names { answers: vec![("turns.test", vec![vec![ip("3ffe::1")]])], ..Names::default() }));
+    assert!(guarded.resolve("turns.test".parse().unwrap()).await.is_ok(), "the first answer alone is let through");
+    for asked in 1..=4 {
+        let sent = reach.0.public.get(format!("http://turns.test:{}/", canary.port)).send().await;
+        assert!(sent.is_err());
+        assert_eq!((names.asked.lock().unwrap().len(), canary.touched()), (asked, 0));
+    }
     let names = Arc::new(Names { answers: vec![("flips.test", vec![vec![ip("127.0.0.1")]])], ..Names::default() });
     let listed: HostPort = format!("flips.test:{}", canary.port).parse().unwrap();
-    let reach = Reach::over(Arc::clone(&names) as Arc<dyn Resolve>, [listed]).unwrap();
+    let reach = Reach::over(Arc::clone(&names) as Arc<dyn Resolve>, [listed], []).unwrap();
     let _ = web::fetch(&reach, &format!("http://flips.test:{}/", canary.port)).await;
     assert_eq!((names.asked.lock().unwrap().len(), canary.touched()), (1, 1));
+}
+
+#[test]
+fn the_lab_itself_is_not_reached() {
+    let own = ["lab.example.org:443", "203.0.113.7:8443", "127.0.0.1:9000"].map(|own| own.parse().unwrap());
+    let listed = ["127.0.0.1:9000", "127.0.0.1:9001", "lab.example.org:8080"].map(|listed| listed.parse().unwrap());
+    let reach = Reach::new(listed, own).unwrap();
+    for (url, expected) in [
+        ("https://lab.example.org/", Err(Unreachable::Own)),
+        ("https://LAB.example.org./api/me", Err(Unreachable::Own)),
+        ("https://lab.example.org:80/", Err(Unreachable::Own)),
+        ("https://203.0.113.7/", Err(Unreachable::Own)),
+        ("http://127.0.0.1:9000/", Err(Unreachable::Own)),
+        ("http://127.0.0.1:9001/", Ok(())),
+        ("http://lab.example.org:8080/", Ok(())),
+        ("https://example.org/", Ok(())),
+    ] {
+        assert_eq!(reach.to(url).map(|_| ()), expected, "{url}");
+    }
 }
 
 #[tokio::test]
@@ -310,13 +341,13 @@ async fn redirects_are_checked_each_time_and_end() {
         let answer = format!("HTTP/1.1 302 Found\r\nlocation: {to}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
         let outside = Canary::answering(answer.leak()).await;
         let listed: HostPort = format!("127.0.0.1:{}", outside.port).parse().unwrap();
-        let reach = Reach::new([listed]).unwrap();
+        let reach = Reach::new([listed], []).unwrap();
         let fetched = web::fetch(&reach, &format!("http://127.0.0.1:{}/", outside.port)).await;
         assert!(matches!(fetched, Err(FetchError::Unreachable(_))), "{to}");
         assert_eq!((outside.touched(), inside.touched()), (1, 0), "{to}");
     }
     let round = Canary::answering("HTTP/1.1 307 Again\r\nlocation: /x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
-    let reach = Reach::new([format!("127.0.0.1:{}", round.port).parse().unwrap()]).unwrap();
+    let reach = Reach::new([format!("127.0.0.1:{}", round.port).parse().unwrap()], []).unwrap();
     let fetched = web::fetch(&reach, &format!("http://127.0.0.1:{}/", round.port)).await;
     assert_eq!((fetched.err(), round.touched()), (Some(FetchError::Redirects), 6));
 }
@@ -325,7 +356,7 @@ async fn redirects_are_checked_each_time_and_end() {
 async fn a_page_is_text_and_never_longer_than_is_read() {
     let check = async |answer: String| {
         let server = Canary::answering(answer.leak()).await;
-        let reach = Reach::new([format!("127.0.0.1:{}", server.port).parse().unwrap()]).unwrap();
+        let reach = Reach::new([format!("127.0.0.1:{}", server.port).parse().unwrap()], []).unwrap();
         web::fetch(&reach, &format!("http://127.0.0.1:{}/", server.port)).await.map(|page| (page.status, page.text, page.cut))
     };
     let answer = |kind: &str, body: &str| {

@@ -1,0 +1,58 @@
+//! What messages say that they cost is what the account was charged, also where an answer was given up in the middle.
+
+use journeys::{
+    watcher::Watcher,
+    world::cloud::{CREDITS_NANO, CloudWorld},
+};
+use serde_json::{Value, json};
+
+use super::Desk;
+
+/// Slow enough to be stopped in the middle. The first two hosts stop when nobody listens, the third goes on to its end.
+const MODELS: [&str; 3] = ["ofake-n2000-d4000", "afake-n2000-d4000", "gfake-n80-d4000"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_messages_of_twenty_stopped_runs_tell_to_the_nano_what_was_charged() {
+    let world = CloudWorld::with_models(&MODELS).await;
+    let desk = Desk::at(world.sign_in().await).await;
+    let mut runs = Vec::new();
+    for (number, model) in MODELS.into_iter().cycle().enumerate().take(20) {
+        // Every fourth is the agent's, and of those the last is stopped by its budget.
+        let budgets = json!({ "budgets": { "steps": 5, "seconds": 2, "tokens": 100_000, "nano_credits": 1_000_000_000 } });
+        let agent = match number {
+            19 => Some(budgets),
+            number if number % 4 == 0 => Some(json!({})),
+            _ => None,
+        };
+        let ends = if number == 19 { "exhausted" } else { "stopped" };
+        let run = desk.start_as(model, agent).await;
+        Watcher::new(&desk.browser, &run).visit(6 + number % 7).await.expect("the first words");
+        if ends == "stopped" {
+            assert_eq!(desk.browser.post(&format!("/api/runs/{run}/stop"), &json!({})).await.status, 202);
+        }
+        runs.push((run, ends));
+    }
+    let (mut of_messages, mut of_runs, mut questions) = (0, 0, Vec::new());
+    for (run, ends) in &runs {
+        assert_eq!(desk.end(run).await.0, *ends);
+        let run = desk.get(&format!("/api/runs/{run}")).await;
+        of_runs += run["cost_nano"].as_i64().expect("a cost");
+        let message = world.lab.store.message(world.user, run["message"].as_str().expect("an id").parse().expect("an id"));
+        let content = message.await.expect("the messages").expect("the message").content;
+        assert_eq!(content.usage.len(), 1, "{run}");
+        assert!(content.usage[0].cost_nano > 0, "{:?}", content.usage);
+        of_messages += content.usage[0].cost_nano;
+        questions.push(content.usage[0].request.to_string());
+    }
+    let records = world.records(20).await;
+    let charged = world.spent(CREDITS_NANO, &records).await;
+    assert_eq!((of_messages, of_runs), (charged, charged));
+    questions.sort();
+    let mut recorded: Vec<String> = records.into_iter().map(|record| record.id).collect();
+    recorded.sort();
+    assert_eq!(questions, recorded);
+    let ends = desk.operations().await;
+    let count = |action: &str| ends.iter().filter(|line| line["action"] == Value::from(action)).count();
+    assert_eq!((count("run_started"), count("run_ended")), (6, 6));
+    println!("{charged} nano-credits in twenty messages and in the ledger");
+}
