@@ -5,6 +5,7 @@
 mod backstage;
 pub mod caller;
 pub mod connect_proxy;
+pub mod control;
 pub mod description;
 pub mod fake_ollama;
 pub mod fake_provider;

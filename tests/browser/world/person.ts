@@ -1,0 +1,92 @@
+// Somebody with an account: they get letters, have credits, own workstations.
+
+import type { Page } from '@playwright/test';
+import { Client } from './client.ts';
+import { until } from './until.ts';
+import type { Workstation } from './workstation.ts';
+import type { World } from '../world.ts';
+
+export interface Device {
+  id: string;
+  name: string;
+  presence: 'online' | 'away' | 'offline';
+  models: number;
+}
+
+export class Person {
+  private readonly read = new Set<string>();
+  private lastKnown: Client | undefined;
+  readonly workstations: Workstation[] = [];
+
+  constructor(
+    private readonly world: World,
+    /** An address of this machine that their connections come from. */
+    private readonly from: string,
+    readonly address: string,
+  ) {}
+
+  /** The link of the next letter to them. */
+  letter(): Promise<string> {
+    return until(`a letter to ${this.address}`, () => {
+      const link = this.world.lab.links(this.address).findLast((one) => !this.read.has(one));
+      if (link !== undefined) this.read.add(link);
+      return link;
+    });
+  }
+
+  /** Signs in on the page, from the sign-in page on, by a link out of a letter. Whoever has no account gets one. */
+  async signIn(page: Page): Promise<void> {
+    await page.goto(`${this.world.origin}/sign-in`);
+    await page.getByRole('textbox', { name: /e-?mail/i }).fill(this.address);
+    await page.getByRole('button', { name: /link/i }).click();
+    await page.goto(await this.letter());
+    await page.waitForURL((url) => !url.pathname.startsWith('/sign-in'));
+  }
+
+  /** A browser of theirs without a screen, signed in. */
+  async client(): Promise<Client> {
+    if (this.lastKnown) return this.lastKnown;
+    const client = new Client(this.world.lab.origin, this.world.lab.caFile, this.from);
+    await client.json('POST', '/api/sign-in/mail', { address: this.address });
+    const token = (await this.letter()).split('#link=')[1];
+    await client.json('POST', '/api/sign-in/mail/confirm', { token });
+    this.lastKnown = client;
+    return client;
+  }
+
+  /** Asks the Lab for them; see openapi.json. */
+  async api<T>(method: string, path: string, body?: unknown): Promise<T> {
+    return (await this.client()).json<T>(method, path, body);
+  }
+
+  async giveCredits(amount: number): Promise<void> {
+    const { name } = await this.api<{ name: string }>('GET', '/api/account');
+    await this.world.lab.admin('credits', 'grant', String(amount), '--user', name);
+  }
+
+  /** A workstation of theirs, paired and here. Several of one name cannot be had. */
+  async newWorkstation(name = 'workstation'): Promise<Workstation> {
+    const workstation = await this.world.newWorkstation(name);
+    const { user_code } = await workstation.showCode();
+    const { ticket } = await this.api<{ ticket: string }>('POST', '/api/pairings/review', { user_code });
+    await this.api('POST', '/api/pairings/decide', { ticket, approve: true });
+    await workstation.paired();
+    workstation.turnOn();
+    this.workstations.push(workstation);
+    await until(`${name} is here with models`, async () => {
+      const device = await this.device(name);
+      return device?.presence === 'online' && device.models > 0 ? device : undefined;
+    });
+    return workstation;
+  }
+
+  async device(name: string): Promise<Device | undefined> {
+    const { data } = await this.api<{ data: Device[] }>('GET', '/api/devices');
+    return data.find((device) => device.name === name);
+  }
+
+  async leave(): Promise<void> {
+    this.lastKnown?.close();
+    await Promise.all(this.workstations.map((workstation) => workstation.end()));
+  }
+}
