@@ -33,7 +33,7 @@ use super::{
     runs::{Order, RunWriter},
     tools::{
         Call, Effect, MOST_TEXT, Tool, bounded,
-        policy::{self, Asked, By, Decided, Rule, Verdict},
+        policy::{self, Asked, By, Decided, Decisions, Sight, Verdict},
         reach::Reach,
     },
 };
@@ -152,7 +152,9 @@ struct Agent {
     tab: Tab,
     repeats: Repeats,
     /// What the owner answered for the rest of the run.
-    answers: Vec<(ApprovalId, Rule)>,
+    answers: Decisions<ApprovalId>,
+    /// The project's rules, as they were at the last call.
+    rules: Decisions<RuleId>,
     /// The workstation that the model ran on last.
     device: Option<String>,
 }
@@ -241,7 +243,8 @@ impl Agent {
             purse: Purse::new(budgets, Instant::now()),
             tab,
             repeats: Repeats::default(),
-            answers: Vec::new(),
+            answers: Decisions::default(),
+            rules: Decisions::default(),
             device: None,
         })
     }
@@ -389,14 +392,21 @@ impl Agent {
 
     /// Finds out whether a call may be made: by the rules, and where they say so from the owner.
     async fn allow(&mut self, id: &str, tool: &str, what: Sensible, arguments: &Value) -> Result<Result<Allowed, Told>, Ended> {
+        // The owner may have changed them in the middle of the run.
         let rules = self.parts.store.rules(self.owner, self.project).await?;
-        let rules: Vec<(RuleId, Rule)> = rules.into_iter().map(|stored| (stored.id, stored.rule)).collect();
+        self.rules = std::mem::take(&mut self.rules).with(rules.into_iter().map(|stored| (stored.id, stored.rule)));
         let (target, definition, default) = match &what {
             Sensible::Own(call) => (call.target(), None, policy::default_of(call)),
             Sensible::Served { definition, .. } => (String::new(), Some(definition.clone()), policy::DEFAULT_OF_SERVERS),
         };
         let asked = Asked { tool, target: &target, definition: definition.as_deref(), default };
-        let Decided { verdict, by } = policy::decide(&asked, &rules, &self.answers);
+        let mut decided = policy::decide(&asked, &self.rules, &self.answers);
+        // Whether an edit fits tells what stands in the file.
+        if let Sensible::Own(Call::FilesPatch(patch)) = &what {
+            let read = self.sight().of(Tool::FilesRead, patch.path.as_str());
+            decided = if read.verdict == Verdict::Deny { read } else { decided };
+        }
+        let Decided { verdict, by } = decided;
         let approval = |allowed| match by {
             By::Default => operations::Approval::Nobody,
             By::Rule(rule) => operations::Approval::Rule { rule, allowed },
@@ -437,7 +447,10 @@ impl Agent {
         self.purse.wait(began.elapsed());
         let answer = answered.ok().flatten().ok_or(Budget::Time)?;
         self.writer.push(Event::ApprovalAnswered { approval, allowed: answer.allowed });
-        self.answers.extend(answer.for_run.map(|rule| (approval, rule)));
+        if let Some(rule) = answer.for_run {
+            let all: Vec<_> = self.answers.rules().chain([(approval, rule)]).collect();
+            self.answers = std::mem::take(&mut self.answers).with(all);
+        }
         Ok((approval, answer.allowed))
     }
 
@@ -516,9 +529,15 @@ impl Agent {
             files: self.parts.files.clone(),
             models: self.parts.models.clone(),
             tab: self.tab.clone(),
+            sight: self.sight(),
             reach: self.web_fetch.then(|| self.parts.reach.clone()),
             tokens_left: u32::try_from(self.purse.tokens_left()).unwrap_or(u32::MAX),
         }
+    }
+
+    /// Which files it gets to see.
+    fn sight(&self) -> Sight {
+        Sight::new(self.rules.clone(), self.answers.clone())
     }
 
     fn actor(&self) -> Actor {

@@ -316,7 +316,7 @@ impl Tool {
         let path = json!({"type": "string", "maxLength": 512, "description": "Relative to the project, such as docs/plan.md."});
         let task = json!({"type": "string", "description": "The task's id, as tasks_list gives it."});
         let state = json!({"type": "string", "enum": ["open", "in_progress", "done", "cancelled"]});
-        let glob = json!({"type": "string", "description": "A glob over paths, such as docs/**/*.md. All files without one."});
+        let glob = json!({"type": "string", "maxLength": 512, "description": "A glob over paths, such as docs/**/*.md. All files without one."});
         let (description, properties, required): (_, _, &[&str]) = match self {
             Self::FilesList => ("Lists the project's files with their sizes.", json!({"pattern": glob}), &[]),
             Self::FilesRead => (
@@ -341,6 +341,7 @@ impl Tool {
                     "edits": {
                         "type": "array",
                         "minItems": 1,
+                        "maxItems": patch::MOST_EDITS,
                         "items": {
                             "type": "object",
                             "properties": {
@@ -357,7 +358,7 @@ impl Tool {
             ),
             Self::FilesSearch => (
                 "Finds lines that hold a text, in any case, in the project's text files.",
-                json!({"text": {"type": "string", "minLength": 1}, "pattern": glob}),
+                json!({"text": {"type": "string", "minLength": 1, "maxLength": 512}, "pattern": glob}),
                 &["text"],
             ),
             Self::TasksList => ("Lists the project's tasks.", json!({"state": state}), &[]),

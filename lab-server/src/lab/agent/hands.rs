@@ -18,7 +18,8 @@ use crate::{
         prompt::{Delta, Payer, Prompt, Said, Turn},
         tools::{
             self, Call, Delegate, FilesList, FilesPatch, FilesRead, FilesSearch, FilesWrite, MOST_TEXT, Search, TasksAssign,
-            TasksCreate, TasksList, TasksUpdate, WebFetch, bounded,
+            TasksCreate, TasksList, TasksUpdate, Tool, WebFetch, bounded,
+            policy::Sight,
             reach::Reach,
             web::{self, Page},
         },
@@ -45,6 +46,7 @@ pub(super) struct Hands {
     pub(super) files: Files,
     pub(super) models: Models,
     pub(super) tab: Tab,
+    pub(super) sight: Sight,
     pub(super) reach: Option<Reach>,
     /// Of the run's budget.
     pub(super) tokens_left: u32,
@@ -94,7 +96,8 @@ impl Hands {
     async fn list_files(&self, FilesList { pattern }: FilesList) -> Result<String, Failed> {
         let search = Search::paths(pattern.as_deref()).map_err(|error| Failed("invalid_pattern", error.to_string()))?;
         let files = self.files.list(self.owner, self.project).await?;
-        let lines = files.iter().filter(|file| search.wants(file.path.as_str()));
+        let seen = |path: &str| search.wants(path) && !self.sight.is_hidden(Tool::FilesList, path);
+        let lines = files.iter().filter(|file| seen(file.path.as_str()));
         let lines: Vec<String> =
             lines.map(|file| format!("{} ({} bytes, version {})", file.path.as_str(), file.size, file.version)).collect();
         Ok(if lines.is_empty() { "there are no such files".to_owned() } else { lines.join("\n") })
@@ -121,17 +124,25 @@ impl Hands {
 
     async fn patch_file(&self, FilesPatch { path, edits }: FilesPatch) -> Result<(String, Value), Failed> {
         let (seen, text) = self.text_of(&path).await?;
-        let patched = tools::apply(&text, &edits, MOST_FILE).map_err(|unfit| Failed("edit_does_not_fit", unfit.to_string()))?;
+        let count = edits.len();
+        // Each edit looks through some megabytes: where it keeps nobody waiting.
+        let patched = tokio::task::spawn_blocking(move || tools::apply(&text, &edits, MOST_FILE));
+        let patched = patched.await.map_err(|_| Failed("internal", "the edits failed".to_owned()))?;
+        let patched = patched.map_err(|unfit| Failed("edit_does_not_fit", unfit.to_string()))?;
         let version = self.put(&path, Some(seen.version), &patched).await?;
-        Ok((format!("{} edits made: version {}, {} bytes", edits.len(), version.version, version.size), told(&version, &patched)))
+        Ok((format!("{count} edits made: version {}, {} bytes", version.version, version.size), told(&version, &patched)))
     }
 
     async fn search_files(&self, FilesSearch { pattern, text }: FilesSearch) -> Result<String, Failed> {
         let search = Search::lines(pattern.as_deref(), &text);
         let mut search = search.map_err(|error| Failed("invalid_search", error.to_string()))?;
-        let mut left = MOST_SEARCHED;
+        let (mut left, mut asked_for) = (MOST_SEARCHED, 0);
         for file in self.files.list(self.owner, self.project).await? {
-            if !search.wants(file.path.as_str()) {
+            if !search.wants(file.path.as_str()) || self.sight.is_hidden(Tool::FilesSearch, file.path.as_str()) {
+                continue;
+            }
+            if self.sight.is_asked_for(file.path.as_str()) {
+                asked_for += 1;
                 continue;
             }
             let read = self.files.read_text(self.owner, self.project, &FileRef::Id(file.id), None, MOST_FILE.min(left)).await;
@@ -154,7 +165,11 @@ impl Hands {
                 break;
             }
         }
-        Ok(search.into_text())
+        let text = search.into_text();
+        Ok(match asked_for {
+            0 => text,
+            count => format!("{text}\n[{count} files are left out that the owner wants to be asked about; read them one by one]"),
+        })
     }
 
     async fn list_tasks(&self, TasksList { state }: TasksList) -> Result<String, Failed> {

@@ -4,6 +4,9 @@ use std::fmt;
 
 use serde::Deserialize;
 
+/// Edits of one call at most: each looks through the whole file. Whoever changes more places than that writes the file anew.
+pub(crate) const MOST_EDITS: usize = 100;
+
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,6 +25,8 @@ pub struct Edit {
 pub(crate) enum Unfit {
     /// There are no edits.
     Nothing,
+    /// There are more than [`MOST_EDITS`].
+    TooMany,
     /// An edit's old text is empty.
     Empty(usize),
     /// An edit's old text is not there.
@@ -36,6 +41,9 @@ impl fmt::Display for Unfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nothing => f.write_str("there are no edits; give at least one"),
+            Self::TooMany => {
+                write!(f, "there are more than {MOST_EDITS} edits; make them in several calls, or write the whole file")
+            }
             Self::Empty(at) => write!(f, "edit {at}: the old text is empty; use files_write for a whole file"),
             Self::Absent(at) => {
                 write!(f, "edit {at}: the old text is not in the file; read it again and give the text exactly, blanks included")
@@ -52,6 +60,9 @@ impl fmt::Display for Unfit {
 pub(crate) fn apply(text: &str, edits: &[Edit], most: usize) -> Result<String, Unfit> {
     if edits.is_empty() {
         return Err(Unfit::Nothing);
+    }
+    if edits.len() > MOST_EDITS {
+        return Err(Unfit::TooMany);
     }
     let mut text = text.to_owned();
     for (at, edit) in edits.iter().enumerate() {
@@ -90,6 +101,8 @@ mod tests {
             (vec![edit("one", "1", false), edit("three", "3", false)], Err(Unfit::Absent(2))),
             (vec![edit("", "x", true)], Err(Unfit::Empty(1))),
             (vec![], Err(Unfit::Nothing)),
+            (vec![edit("o", "o", true); 100], Ok("one two two".to_owned())),
+            (vec![edit("o", "o", true); 101], Err(Unfit::TooMany)),
             (vec![edit("two", &"2".repeat(50), true)], Err(Unfit::TooLarge)),
         ] {
             assert_eq!(apply("one two two", &edits, 100), result, "{edits:?}");

@@ -4,7 +4,9 @@
 //! pattern, that before one about every use of the tool, and where there is none the tool's own default. What was answered for the
 //! rest of a run only ever answers a question; it cannot lift a rule that says no.
 
-use globset::GlobBuilder;
+use std::sync::Arc;
+
+use globset::{GlobBuilder, GlobMatcher};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use wire::{ApprovalId, LocalModel, RuleId};
@@ -90,6 +92,26 @@ pub enum By {
     Answer(ApprovalId),
 }
 
+/// Decisions with their patterns compiled, which takes longer than to look something up in them: a run keeps them, and compiles what is
+/// new to it. Clones share them.
+#[derive(Clone)]
+pub struct Decisions<Id>(Arc<Vec<(Id, Ready)>>);
+
+/// Which files a run gets to see. What is listed and searched is looked at as well: what an owner keeps from being read is not to be had
+/// by another way.
+#[derive(Clone, Default)]
+pub struct Sight {
+    rules: Decisions<RuleId>,
+    in_run: Decisions<ApprovalId>,
+}
+
+/// A rule that can be tried as it is.
+struct Ready {
+    rule: Rule,
+    /// Of a rule about a pattern, if that can be read.
+    glob: Option<GlobMatcher>,
+}
+
 /// How closely a rule fits: first what it says of the target, then what of the tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Fit {
@@ -103,18 +125,16 @@ enum Fit {
 
 /// Decides. `in_run` are the owner's answers for the rest of this run.
 #[must_use]
-pub fn decide(asked: &Asked<'_>, rules: &[(RuleId, Rule)], in_run: &[(ApprovalId, Rule)]) -> Decided {
-    let fitting = rules.iter().filter_map(|(id, rule)| Some((fit(rule, asked)?, rule.verdict, *id)));
-    let first = match fitting.max_by_key(|(fit, verdict, _)| (*fit, *verdict)) {
-        Some((_, verdict, id)) => Decided { verdict, by: By::Rule(id) },
+pub fn decide(asked: &Asked<'_>, rules: &Decisions<RuleId>, in_run: &Decisions<ApprovalId>) -> Decided {
+    let first = match rules.closest(asked) {
+        Some((verdict, id)) => Decided { verdict, by: By::Rule(id) },
         None => Decided { verdict: asked.default, by: By::Default },
     };
     if first.verdict != Verdict::Ask {
         return first;
     }
-    let answered = in_run.iter().filter_map(|(id, rule)| Some((fit(rule, asked)?, rule.verdict, *id)));
-    match answered.max_by_key(|(fit, verdict, _)| (*fit, *verdict)) {
-        Some((_, verdict, id)) => Decided { verdict, by: By::Answer(id) },
+    match in_run.closest(asked) {
+        Some((verdict, id)) => Decided { verdict, by: By::Answer(id) },
         None => first,
     }
 }
@@ -137,6 +157,83 @@ pub fn default_of(call: &Call) -> Verdict {
 /// What happens to a server's tool that no rule is about.
 pub const DEFAULT_OF_SERVERS: Verdict = Verdict::Ask;
 
+impl<Id: Copy + PartialEq> Decisions<Id> {
+    /// These, compiled.
+    #[must_use]
+    pub fn new(rules: impl IntoIterator<Item = (Id, Rule)>) -> Self {
+        Self::default().with(rules)
+    }
+
+    /// These and no others; what is known already is not compiled again.
+    #[must_use]
+    pub fn with(self, rules: impl IntoIterator<Item = (Id, Rule)>) -> Self {
+        let rules: Vec<_> = rules.into_iter().collect();
+        let is = |(known, new): (&(Id, Ready), &(Id, Rule))| known.0 == new.0 && known.1.rule == new.1;
+        if self.0.len() == rules.len() && self.0.iter().zip(&rules).all(is) {
+            return self;
+        }
+        let ready = rules.into_iter().map(|(id, rule)| {
+            let known = self.0.iter().find(|(known, ready)| *known == id && ready.rule == rule);
+            let glob = known.map_or_else(|| rule.targets.glob(), |(_, ready)| ready.glob.clone());
+            (id, Ready { rule, glob })
+        });
+        Self(Arc::new(ready.collect()))
+    }
+
+    /// The rules as they were given.
+    pub fn rules(&self) -> impl Iterator<Item = (Id, Rule)> {
+        self.0.iter().map(|(id, ready)| (*id, ready.rule.clone()))
+    }
+
+    /// What fits most closely says, and of those the strictest.
+    fn closest(&self, asked: &Asked<'_>) -> Option<(Verdict, Id)> {
+        let fitting = self.0.iter().filter_map(|(id, ready)| Some((ready.fit(asked)?, ready.rule.verdict, *id)));
+        fitting.max_by_key(|(fit, verdict, _)| (*fit, *verdict)).map(|(_, verdict, id)| (verdict, id))
+    }
+}
+
+impl Sight {
+    /// By these rules and answers.
+    #[must_use]
+    pub const fn new(rules: Decisions<RuleId>, in_run: Decisions<ApprovalId>) -> Self {
+        Self { rules, in_run }
+    }
+
+    /// Whether a tool that looks at many files is not told of this one: a rule of its own or one about reading denies it.
+    #[must_use]
+    pub fn is_hidden(&self, tool: Tool, path: &str) -> bool {
+        [tool, Tool::FilesRead].into_iter().any(|tool| self.of(tool, path).verdict == Verdict::Deny)
+    }
+
+    /// Whether the owner wants to be asked before this file's words are read.
+    #[must_use]
+    pub fn is_asked_for(&self, path: &str) -> bool {
+        self.of(Tool::FilesRead, path).verdict == Verdict::Ask
+    }
+
+    /// What is said of one file; nothing speaks against it where no rule does.
+    #[must_use]
+    pub fn of(&self, tool: Tool, path: &str) -> Decided {
+        let asked = Asked { tool: tool.name(), target: path, definition: None, default: Verdict::Allow };
+        decide(&asked, &self.rules, &self.in_run)
+    }
+}
+
+impl<Id> Default for Decisions<Id> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl Targets {
+    fn glob(&self) -> Option<GlobMatcher> {
+        match self {
+            Self::Any | Self::Exactly { .. } => None,
+            Self::Matching { pattern } => glob(pattern),
+        }
+    }
+}
+
 impl Rule {
     /// Whether the rule can be one: its tool can exist, its pattern is a glob, and no server is trusted with tools that nobody has
     /// seen yet.
@@ -158,7 +255,7 @@ impl Rule {
     /// Whether the rule is about this call.
     #[must_use]
     pub fn fits(&self, asked: &Asked<'_>) -> bool {
-        fit(self, asked).is_some()
+        Ready { rule: self.clone(), glob: self.targets.glob() }.fit(asked).is_some()
     }
 }
 
@@ -173,34 +270,38 @@ pub(crate) fn is_word(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
 
-fn fit(rule: &Rule, asked: &Asked<'_>) -> Option<Fit> {
-    let of_tool = rule.tool == asked.tool;
-    let of_server = || rule.tool.strip_suffix('*').is_some_and(|server| server.ends_with("__") && asked.tool.starts_with(server));
-    if !of_tool && !of_server() {
-        return None;
-    }
-    // Only trust is bound to what the tool said of itself: what was refused stays refused under every description.
-    if rule.verdict == Verdict::Allow && rule.definition.as_deref() != asked.definition {
-        return None;
-    }
-    match (&rule.targets, of_tool) {
-        (Targets::Any, true) => Some(Fit::AnyOfTool),
-        (Targets::Any, false) => Some(Fit::AnyOfServer),
-        (Targets::Exactly { target }, _) if target != asked.target => None,
-        (Targets::Exactly { .. }, true) => Some(Fit::ExactOfTool),
-        (Targets::Exactly { .. }, false) => Some(Fit::ExactOfServer),
-        (Targets::Matching { pattern }, of_tool) => {
-            let fits = match glob(pattern) {
-                Some(glob) => glob.is_match(asked.target),
-                // A rule that cannot be read any more forbids rather than allows.
-                None => rule.verdict != Verdict::Allow,
-            };
-            fits.then_some(if of_tool { Fit::PatternOfTool } else { Fit::PatternOfServer })
+impl Ready {
+    fn fit(&self, asked: &Asked<'_>) -> Option<Fit> {
+        let Self { rule, glob } = self;
+        let of_tool = rule.tool == asked.tool;
+        let of_server =
+            || rule.tool.strip_suffix('*').is_some_and(|server| server.ends_with("__") && asked.tool.starts_with(server));
+        if !of_tool && !of_server() {
+            return None;
+        }
+        // Only trust is bound to what the tool said of itself: what was refused stays refused under every description.
+        if rule.verdict == Verdict::Allow && rule.definition.as_deref() != asked.definition {
+            return None;
+        }
+        match (&rule.targets, of_tool) {
+            (Targets::Any, true) => Some(Fit::AnyOfTool),
+            (Targets::Any, false) => Some(Fit::AnyOfServer),
+            (Targets::Exactly { target }, _) if target != asked.target => None,
+            (Targets::Exactly { .. }, true) => Some(Fit::ExactOfTool),
+            (Targets::Exactly { .. }, false) => Some(Fit::ExactOfServer),
+            (Targets::Matching { .. }, of_tool) => {
+                let fits = match glob {
+                    Some(glob) => glob.is_match(asked.target),
+                    // A rule that cannot be read any more forbids rather than allows.
+                    None => rule.verdict != Verdict::Allow,
+                };
+                fits.then_some(if of_tool { Fit::PatternOfTool } else { Fit::PatternOfServer })
+            }
         }
     }
 }
 
-fn glob(pattern: &str) -> Option<globset::GlobMatcher> {
+fn glob(pattern: &str) -> Option<GlobMatcher> {
     Some(GlobBuilder::new(pattern).literal_separator(true).build().ok()?.compile_matcher())
 }
 
@@ -227,7 +328,8 @@ mod tests {
         let check = |tool: &str, target: &str, default, rules: &[(&str, &str, Verdict)], run: &[(&str, &str, Verdict)]| {
             let rules: Vec<_> = rules.iter().map(|(tool, on, what)| (RuleId::random(), rule(tool, on, *what))).collect();
             let run: Vec<_> = run.iter().map(|(tool, on, what)| (ApprovalId::random(), rule(tool, on, *what))).collect();
-            let decided = decide(&Asked { tool, target, definition: None, default }, &rules, &run);
+            let decided =
+                decide(&Asked { tool, target, definition: None, default }, &Decisions::new(rules.clone()), &Decisions::new(run));
             let by = match decided.by {
                 By::Default => "default".to_owned(),
                 By::Answer(_) => "run".to_owned(),
@@ -286,7 +388,7 @@ mod tests {
     fn trust_in_a_servers_tool_ends_when_it_describes_itself_otherwise() {
         let trusted = Rule { definition: Some("1".into()), ..rule("wiki__find", "any", Verdict::Allow) };
         let refused = Rule { definition: Some("1".into()), ..rule("wiki__drop", "any", Verdict::Deny) };
-        let rules = [(RuleId::random(), trusted), (RuleId::random(), refused)];
+        let rules = Decisions::new([(RuleId::random(), trusted), (RuleId::random(), refused)]);
         for (tool, definition, verdict) in [
             ("wiki__find", Some("1"), Verdict::Allow),
             ("wiki__find", Some("2"), Verdict::Ask),
@@ -295,8 +397,50 @@ mod tests {
             ("wiki__drop", Some("2"), Verdict::Deny),
         ] {
             let asked = Asked { tool, target: "", definition, default: DEFAULT_OF_SERVERS };
-            assert_eq!(decide(&asked, &rules, &[]).verdict, verdict, "{tool} {definition:?}");
+            assert_eq!(decide(&asked, &rules, &Decisions::default()).verdict, verdict, "{tool} {definition:?}");
         }
+    }
+
+    #[test]
+    fn what_may_not_be_read_is_not_listed_and_what_is_asked_for_not_searched() {
+        use Verdict::{Allow, Ask, Deny};
+        let rules = [
+            rule("files_read", "secret/**", Deny),
+            rule("files_read", "=secret/open.md", Allow),
+            rule("files_read", "asked/**", Ask),
+            rule("files_list", "unlisted/**", Deny),
+            rule("files_search", "unsearched/**", Deny),
+            rule("files_write", "a.md", Deny),
+        ];
+        let rules = Decisions::new(rules.map(|rule| (RuleId::random(), rule)));
+        let answered = Decisions::new([(ApprovalId::random(), rule("files_read", "=asked/once.md", Allow))]);
+        let sight = Sight::new(rules, answered);
+        for (path, unlisted, unsearched, asked_for) in [
+            ("a.md", false, false, false),
+            ("secret/a.md", true, true, false),
+            ("secret/b/c.md", true, true, false),
+            ("secret/open.md", false, false, false),
+            ("asked/a.md", false, false, true),
+            ("asked/once.md", false, false, false),
+            ("unlisted/a.md", true, false, false),
+            ("unsearched/a.md", false, true, false),
+        ] {
+            let seen = [sight.is_hidden(Tool::FilesList, path), sight.is_hidden(Tool::FilesSearch, path), sight.is_asked_for(path)];
+            assert_eq!(seen, [unlisted, unsearched, asked_for], "{path}");
+        }
+    }
+
+    #[test]
+    fn a_run_compiles_only_what_is_new_to_it() {
+        let known: Vec<_> = ["a/**", "b/**"].map(|on| (RuleId::random(), rule("files_read", on, Verdict::Deny))).into();
+        let first = Decisions::new(known.clone());
+        let same = first.clone().with(known.clone());
+        assert!(Arc::ptr_eq(&first.0, &same.0), "nothing is new");
+        let changed = [known[1].clone(), (known[0].0, rule("files_read", "c/**", Verdict::Deny))];
+        let sight = Sight::new(first.with(changed.clone()), Decisions::default());
+        let hidden = ["a/x", "b/x", "c/x"].map(|path| sight.is_hidden(Tool::FilesList, path));
+        assert_eq!(hidden, [false, true, true], "a rule that is another one under its old name is compiled anew");
+        assert_eq!(sight.rules.rules().collect::<Vec<_>>(), changed);
     }
 
     #[test]

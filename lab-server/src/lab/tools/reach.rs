@@ -12,6 +12,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use reqwest::{
     Client, Url,
     dns::{Addrs, Name, Resolve, Resolving},
@@ -20,6 +22,8 @@ use reqwest::{
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(10);
+/// Pages that are made text of at once: however many agents read pages, the other half of a small machine is left to people.
+const READERS: usize = 2;
 /// Said by every request; it names no version, so that it tells nobody what to attack.
 const USER_AGENT: &str = "1K4-Lab";
 
@@ -35,6 +39,8 @@ struct Inner {
     allow: BTreeSet<HostPort>,
     /// Where this Lab itself is reached.
     own: BTreeSet<HostPort>,
+    /// Room for pages that are made text of.
+    reading: Arc<Semaphore>,
 }
 
 /// A host and a port that an operator lists, such as `wiki.internal:8080`: reached over http as well, whatever its address is.
@@ -110,7 +116,19 @@ impl Reach {
                 .map_err(|_| Unreachable::Unable)
         };
         let (public, listed) = (build(Arc::new(Guarded(Arc::clone(&names))))?, build(names)?);
-        Ok(Self(Arc::new(Inner { public, listed, allow: allow.into_iter().collect(), own: own.into_iter().collect() })))
+        Ok(Self(Arc::new(Inner {
+            public,
+            listed,
+            allow: allow.into_iter().collect(),
+            own: own.into_iter().collect(),
+            reading: Arc::new(Semaphore::new(READERS)),
+        })))
+    }
+
+    /// A place to make text of a page; given back when dropped.
+    pub(super) async fn reading(&self) -> Option<OwnedSemaphorePermit> {
+        // It is never closed.
+        Arc::clone(&self.0.reading).acquire_owned().await.ok()
     }
 
     /// Checks a URL, and gives the client that may be sent there.
@@ -194,7 +212,7 @@ impl std::str::FromStr for HostPort {
 
 /// An IPv6 address without its brackets, a name without the dot that ends it.
 fn bare(host: &str) -> &str {
-    let host = host.strip_suffix('.').unwrap_or(host);
+    let host = host.trim_end_matches('.');
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 

@@ -7,6 +7,10 @@ const MOST_LINES: usize = 200;
 /// Characters of a line that are shown.
 const LINE: usize = 300;
 
+/// Bytes of a pattern and of a text that is looked for: what a rule's pattern may have. A glob becomes an automaton whose size is its
+/// length some hundred times over, and a longer text is found by its first line.
+const MOST_PATTERN: usize = 512;
+
 /// What is looked for.
 pub(crate) struct Search {
     paths: Option<GlobMatcher>,
@@ -24,11 +28,17 @@ pub(crate) enum SearchError {
     /// There is nothing to look for.
     #[error("the text is empty; use files_list to find files by name")]
     Empty,
+    /// One of the two is longer than anybody needs.
+    #[error("a pattern, and a text that is looked for, has at most 512 bytes; look for a shorter part of it")]
+    TooLong,
 }
 
 impl Search {
     /// Whatever matches the pattern.
     pub(crate) fn paths(pattern: Option<&str>) -> Result<Self, SearchError> {
+        if pattern.is_some_and(|pattern| pattern.len() > MOST_PATTERN) {
+            return Err(SearchError::TooLong);
+        }
         let glob = |pattern: &str| GlobBuilder::new(pattern).literal_separator(true).build().map_err(|_| SearchError::Pattern);
         let paths = pattern.map(glob).transpose()?.map(|glob| glob.compile_matcher());
         Ok(Self { paths, text: String::new(), found: Vec::new() })
@@ -38,6 +48,9 @@ impl Search {
     pub(crate) fn lines(pattern: Option<&str>, text: &str) -> Result<Self, SearchError> {
         if text.is_empty() {
             return Err(SearchError::Empty);
+        }
+        if text.len() > MOST_PATTERN {
+            return Err(SearchError::TooLong);
         }
         Ok(Self { text: text.to_lowercase(), ..Self::paths(pattern)? })
     }
@@ -84,6 +97,10 @@ mod tests {
         assert_eq!(search.into_text(), "docs/a.md:2: die STRAßE");
         assert_eq!(Search::lines(Some("a["), "x").err(), Some(SearchError::Pattern));
         assert_eq!(Search::lines(None, "").err(), Some(SearchError::Empty));
+        let long = |bytes| "?".repeat(bytes);
+        assert!(Search::lines(Some(&long(512)), &long(512)).is_ok());
+        assert_eq!(Search::paths(Some(&long(513))).err(), Some(SearchError::TooLong));
+        assert_eq!(Search::lines(None, &long(513)).err(), Some(SearchError::TooLong));
         assert!(!Search::paths(Some("*.md")).unwrap().wants("docs/a.md"));
         let mut many = Search::lines(None, "x").unwrap();
         assert!(!many.look("a", &"x\n".repeat(300)));

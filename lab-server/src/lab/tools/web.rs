@@ -1,7 +1,10 @@
 //! Pages of the public web, as text.
 //!
 //! Nothing of the Lab's or of its people goes with a request: no cookie, no referrer, no name. What comes back is words of strangers;
-//! the model is told so, and nothing in them is followed, loaded or shown from here.
+//! the model is told so, and nothing in them is followed, loaded or shown from here. A page that has moved to another host is another
+//! call: whether that host may be asked is for the owner's rules to say.
+
+mod page;
 
 use std::time::Duration;
 
@@ -14,13 +17,8 @@ use super::reach::{Reach, Unreachable};
 const MOST_BYTES: usize = 2 * 1024 * 1024;
 /// All of it, redirects included.
 const TIME: Duration = Duration::from_secs(20);
-/// How often a page may send one elsewhere.
+/// How often a page may send one on within its host.
 const MOST_REDIRECTS: usize = 5;
-/// Columns of a page that is made text of: wide enough that sentences are not torn, narrow enough for tables.
-const WIDTH: usize = 120;
-/// Elements that are nested this deeply are no page that anybody reads, and the translation to text takes its stack from them.
-const MOST_OPEN: usize = 2_000;
-
 /// A page.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Page {
@@ -66,7 +64,8 @@ pub async fn fetch(reach: &Reach, url: &str) -> Result<Page, FetchError> {
 #[must_use]
 pub fn host_of(url: &str) -> Option<String> {
     let url = reqwest::Url::parse(url).ok()?;
-    let host = url.host_str()?;
+    // A name is the same name with the dot that ends it, and a rule about it holds for both.
+    let host = url.host_str()?.trim_end_matches('.');
     Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
 }
 
@@ -79,17 +78,24 @@ async fn follow(reach: &Reach, url: &str) -> Result<Page, FetchError> {
         // The error's text carries the address.
         let response = request.send().await.map_err(|_| FetchError::Silent)?;
         if !response.status().is_redirection() {
-            return read(response).await;
+            return read(reach, response).await;
         }
-        let Some(to) = response.headers().get(header::LOCATION) else { return read(response).await };
+        let Some(to) = response.headers().get(header::LOCATION) else { return read(reach, response).await };
         // Relative to where it was said; what is checked is the whole of it.
         let to = to.to_str().map_err(|_| FetchError::Unreachable(Unreachable::Malformed))?;
-        url = way.url.join(to).map_err(|_| FetchError::Unreachable(Unreachable::Malformed))?.into();
+        let next = String::from(way.url.join(to).map_err(|_| FetchError::Unreachable(Unreachable::Malformed))?);
+        reach.to(&next)?;
+        if host_of(&next) != host_of(&url) {
+            // The owner's rules are about hosts, and were asked about the first one only.
+            let text = format!("the page has moved to another host, {next}; fetch that address if it is needed");
+            return Ok(Page { url, status: response.status().as_u16(), text, cut: false });
+        }
+        url = next;
     }
     Err(FetchError::Redirects)
 }
 
-async fn read(mut response: Response) -> Result<Page, FetchError> {
+async fn read(reach: &Reach, mut response: Response) -> Result<Page, FetchError> {
     let (url, status) = (response.url().to_string(), response.status());
     let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -107,33 +113,13 @@ async fn read(mut response: Response) -> Result<Page, FetchError> {
             break;
         }
     }
-    // It takes a while for a large page.
-    let text = tokio::task::spawn_blocking(move || if html { text_of(&body) } else { lossy(&body) });
+    // It takes a while for a large page. One that is given up keeps its place until it is done.
+    let place = reach.reading().await;
+    let text = tokio::task::spawn_blocking(move || {
+        let text = String::from_utf8_lossy(&body);
+        let text = if html { page::text_of(&text) } else { text.into_owned() };
+        drop(place);
+        text
+    });
     Ok(Page { url, status: status.as_u16(), text: text.await.map_err(|_| FetchError::NotText)?, cut })
-}
-
-fn text_of(html: &[u8]) -> String {
-    if depth(html) > MOST_OPEN {
-        return lossy(html);
-    }
-    // A page that cannot be laid out, a table of a thousand columns, is given as it stands.
-    html2text::config::plain().string_from_read(html, WIDTH).unwrap_or_else(|_| lossy(html))
-}
-
-/// How deeply a page's elements may be nested at most: every opening tag that was not followed by a closing one.
-fn depth(html: &[u8]) -> usize {
-    let (mut open, mut deepest) = (0_usize, 0);
-    for at in memchr::memchr_iter(b'<', html) {
-        match html.get(at + 1) {
-            Some(b'/') => open = open.saturating_sub(1),
-            Some(byte) if byte.is_ascii_alphabetic() => open += 1,
-            _ => {}
-        }
-        deepest = deepest.max(open);
-    }
-    deepest
-}
-
-fn lossy(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
