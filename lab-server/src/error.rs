@@ -89,6 +89,11 @@ pub enum ApiError {
         /// When it is worth trying again, in seconds.
         retry_after_s: u64,
     },
+    /// Somebody has asked for as much as they can have in a day.
+    DayUsedUp {
+        /// When the next day begins, in seconds.
+        opens_in_s: u64,
+    },
     /// The operator has not set it up.
     NotSetUp,
     /// The Lab is about to stop.
@@ -207,6 +212,7 @@ impl ApiError {
                 "too_many_requests",
                 "too many attempts from this address; wait as long as retry-after says",
             ),
+            Self::DayUsedUp { .. } => (StatusCode::TOO_MANY_REQUESTS, "day_used_up", "that was as much as there is in a day"),
             Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping", "the lab is about to stop; try again when it is back"),
             Self::NotSetUp => (StatusCode::NOT_FOUND, "not_set_up", "this lab's operator has not set this up"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "the lab failed to do this; its log names the cause"),
@@ -244,6 +250,10 @@ impl ApiError {
             }
             Self::Refused { why } | Self::Full { why } => why.to_owned(),
             Self::ToolServer { why } => why.to_string(),
+            Self::DayUsedUp { opens_in_s } => {
+                let (hours, minutes) = (opens_in_s / 3_600, opens_in_s % 3_600 / 60 + 1);
+                format!("that was as much as there is in a day; ask again at midnight UTC, which is in {hours} h {minutes} min")
+            }
             _ => self.parts().2.to_owned(),
         }
     }
@@ -253,7 +263,7 @@ impl ApiError {
         let body = ErrorBody { error: ErrorDetail { code, message: self.message(), kind } };
         let mut response = (status, Json(body)).into_response();
         match self {
-            Self::TooManyRequests { retry_after_s } => {
+            Self::TooManyRequests { retry_after_s } | Self::DayUsedUp { opens_in_s: retry_after_s } => {
                 response.headers_mut().insert(http::header::RETRY_AFTER, retry_after_s.into());
             }
             Self::Unauthorized => {
@@ -270,7 +280,7 @@ impl ApiError {
         self.answer(Some(match self {
             Self::Unauthorized | Self::SignedOut => "authentication_error",
             Self::Scope { .. } | Self::Foreign | Self::StepUp => "permission_error",
-            Self::TooManyRequests { .. } => "rate_limit_error",
+            Self::TooManyRequests { .. } | Self::DayUsedUp { .. } => "rate_limit_error",
             Self::Internal | Self::Stopping => "api_error",
             _ => "invalid_request_error",
         }))

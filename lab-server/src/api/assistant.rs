@@ -19,7 +19,7 @@ use utoipa::{OpenApi, ToSchema};
 use super::{Api, Session};
 use crate::{
     error::{ApiError, ErrorBody},
-    lab::assistant::{By, Line, Told},
+    lab::assistant::{By, Line, Told, TooMany},
 };
 
 /// Messages of one question at most: it remembers nothing, and is told the conversation each time.
@@ -108,9 +108,10 @@ async fn ask(
         },
         text,
     });
-    let told = assistant
-        .answer(session.user, lines.collect())
-        .map_err(|too_many| ApiError::TooManyRequests { retry_after_s: too_many.retry_after_s })?;
+    let told = assistant.answer(session.user, lines.collect()).map_err(|too_many| match too_many {
+        TooMany::InAnHour { retry_after_s } => ApiError::TooManyRequests { retry_after_s },
+        TooMany::Today { opens_in_s } => ApiError::DayUsedUp { opens_in_s },
+    })?;
     let events = stream::unfold(told, |mut told| async {
         let event = match told.recv().await? {
             Told::Text(text) => json!({ "text": text }),

@@ -416,6 +416,7 @@ impl From<RunError> for ApiError {
     fn from(error: RunError) -> Self {
         match error {
             RunError::TooMany => Self::Full { why: "too many runs are unfinished; stop one or wait for it" },
+            RunError::Busy => Self::Full { why: "the lab works on as many runs as it can; try again in a minute" },
             RunError::Stopping => Self::Stopping,
             RunError::Store(error) => error.into(),
             error @ RunError::Tail { .. } => {

@@ -275,6 +275,7 @@ impl Agent {
 
     /// Asks the model, and passes on what it says as it says it.
     async fn ask(&mut self, step: u32) -> Result<Reply, Ended> {
+        self.purse.may_ask(&self.choice.model)?;
         self.writer.push(Event::Asked { step, model: self.choice.model.clone() });
         let mut choice = self.choice.clone();
         let left = u32::try_from(self.purse.tokens_left()).unwrap_or(u32::MAX);
@@ -443,7 +444,8 @@ impl Agent {
         let pending = self.parts.approvals.ask(self.owner, run, question).await?;
         let (approval, began) = (pending.id, Instant::now());
         self.writer.push(told(approval));
-        let answered = tokio::time::timeout(PATIENCE, pending.answered()).await;
+        // Its place is for others meanwhile, and waiting for one again is not the run's time either.
+        let answered = self.writer.aside(tokio::time::timeout(PATIENCE, pending.answered())).await;
         self.purse.wait(began.elapsed());
         let answer = answered.ok().flatten().ok_or(Budget::Time)?;
         self.writer.push(Event::ApprovalAnswered { approval, allowed: answer.allowed });
@@ -478,6 +480,7 @@ impl Agent {
         let (log, owner, project) = (self.parts.log.clone(), self.owner, self.project);
         let (stopped, deadline) = (self.writer.stopped(), self.purse.deadline());
         let hands = self.hands();
+        let (tab, models, payer) = (self.tab.clone(), self.parts.models.clone(), Payer { user: owner, project });
         let served = match &what {
             Sensible::Own(_) => None,
             Sensible::Served { server, .. } => self.servers.connection(*server),
@@ -494,20 +497,21 @@ impl Agent {
                 operation.result = operations::Outcome::Failed { code: code.to_owned() };
             }
             operation.arguments = done.arguments.clone();
-            if let Some(usage) = &done.usage {
-                operation.cost_nano = usage.cost_nano;
+            // An answer that failed or was given up took what it took; the log says so, and the run's budget is told.
+            let took = match &done.usage {
+                Some(usage) => vec![usage.clone()],
+                None if operation.action == Action::Delegated => tab.settle(&models, payer).await,
+                None => Vec::new(),
+            };
+            operation.cost_nano = took.iter().map(|usage| usage.cost_nano).fold(0, i64::saturating_add);
+            if let Some(usage) = took.last() {
                 operation.model = Some(usage.model.clone());
                 operation.device.clone_from(&usage.device);
             }
-            log.record(owner, project, operation).await.map(|_| done)
+            log.record(owner, project, operation).await.map(|_| (done, took))
         });
-        let done = task.await.map_err(|_| Ended::internal())??;
-        if let Some(usage) = done.usage {
-            self.purse.spend(&usage);
-            self.tell_use(usage);
-        }
-        // Of an answer that failed or was given up.
-        for usage in self.tab.settle(&self.parts.models, Payer { user: self.owner, project: self.project }).await {
+        let (done, took) = task.await.map_err(|_| Ended::internal())??;
+        for usage in took {
             self.purse.spend(&usage);
             self.tell_use(usage);
         }
@@ -530,8 +534,8 @@ impl Agent {
             models: self.parts.models.clone(),
             tab: self.tab.clone(),
             sight: self.sight(),
+            purse: self.purse.clone(),
             reach: self.web_fetch.then(|| self.parts.reach.clone()),
-            tokens_left: u32::try_from(self.purse.tokens_left()).unwrap_or(u32::MAX),
         }
     }
 

@@ -4,6 +4,7 @@
 //! It is kept apart from what people ask models for: a proxy of its own with one channel of its own, nobody's credits, no record and
 //! no log; only how many questions there were is counted.
 
+mod day;
 mod docs;
 mod look;
 
@@ -34,6 +35,7 @@ use super::{
     prompt::{Prompt, Said, Turn},
 };
 use crate::store::ReadOnly;
+use day::Today;
 use look::{Looking, Question};
 
 /// How often its model is asked for one answer.
@@ -63,6 +65,7 @@ struct Inner {
     /// What models cost, as people are told.
     prices: Arc<Catalogue>,
     asked: DefaultKeyedRateLimiter<UserId>,
+    today: Today,
 }
 
 /// What it is made of.
@@ -108,11 +111,19 @@ pub enum Told {
     Failed(String),
 }
 
-/// Too many questions in an hour; when it is worth trying again, in seconds.
+/// Why nothing is answered now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TooMany {
-    /// Seconds.
-    pub retry_after_s: u64,
+pub enum TooMany {
+    /// There were too many questions in an hour.
+    InAnHour {
+        /// When it is worth trying again, in seconds.
+        retry_after_s: u64,
+    },
+    /// There were too many questions today.
+    Today {
+        /// When the next day begins, in seconds.
+        opens_in_s: u64,
+    },
 }
 
 impl Assistant {
@@ -120,7 +131,14 @@ impl Assistant {
     #[must_use]
     pub fn new(Parts { upstream, catalogue, model, store, prices }: Parts) -> Self {
         let proxy = Proxy::new(Arc::new(Counted::default()), Arc::new(Nobody), Arc::new(upstream), Arc::new(catalogue));
-        Self(Arc::new(Inner { proxy, model, store, prices, asked: RateLimiter::keyed(Quota::per_hour(PER_HOUR)) }))
+        Self(Arc::new(Inner {
+            proxy,
+            model,
+            store,
+            prices,
+            asked: RateLimiter::keyed(Quota::per_hour(PER_HOUR)),
+            today: Today::default(),
+        }))
     }
 
     /// Answers the last line. Whoever drops the receiver stops it.
@@ -129,9 +147,11 @@ impl Assistant {
     /// [`TooMany`].
     pub fn answer(&self, user: UserId, lines: Vec<Line>) -> Result<mpsc::Receiver<Told>, TooMany> {
         let inner = Arc::clone(&self.0);
-        inner.asked.check_key(&user).map_err(|refused| TooMany {
+        inner.asked.check_key(&user).map_err(|refused| TooMany::InAnHour {
             retry_after_s: refused.wait_time_from(governor::clock::DefaultClock::default().now()).as_secs() + 1,
         })?;
+        let rest = |opens: std::time::Duration| TooMany::Today { opens_in_s: opens.as_secs() + 1 };
+        inner.today.ask(user, SystemTime::now()).map_err(rest)?;
         let (teller, told) = mpsc::channel(DEPTH);
         tokio::spawn(async move {
             let stopped = teller.clone();

@@ -40,7 +40,7 @@ use std::{
 use futures_util::{FutureExt, future::BoxFuture};
 use serde::{Deserialize, Serialize};
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -67,7 +67,8 @@ use tail::{Left, Tail};
 /// Unfinished runs of a person, queued ones too. Eight devices with four conversations each are fewer people than will ever use one
 /// account, and as many streams as a browser opens over HTTP/2 without waiting.
 const PER_PERSON: usize = 32;
-/// Unfinished runs of everybody. Each holds a megabyte at hand at most.
+/// Runs of everybody that are at work. Each holds a megabyte at hand at most. One that waits, for its owner or for another run, is not
+/// among them: it may wait for days, and a few dozen people who do not answer would keep everybody else from working.
 const TOTAL: usize = 1024;
 /// How long a run that was told to stop may take to put its things in order, before it is dropped where it stands.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
@@ -133,6 +134,9 @@ pub enum RunError {
     /// The person has as many as they may have.
     #[error("too many runs are unfinished; stop one or wait for it")]
     TooMany,
+    /// Everybody together has.
+    #[error("the lab works on as many runs as it can; try again in a minute")]
+    Busy,
     /// The Lab stops.
     #[error("the lab is about to stop; try again when it is back")]
     Stopping,
@@ -150,9 +154,10 @@ pub enum RunError {
 }
 
 /// Runs that work or wait.
-#[derive(Default)]
 struct Live {
     working: Mutex<Working>,
+    /// For runs at work.
+    room: Arc<Semaphore>,
     /// Told when the last one is over.
     emptied: Notify,
 }
@@ -173,6 +178,10 @@ impl Runs {
     /// # Errors
     /// When the folder or the database cannot be used.
     pub async fn open(store: Store, tails: &Path, runner: Runner) -> Result<Self, RunError> {
+        Self::with_room(store, tails, runner, TOTAL).await
+    }
+
+    async fn with_room(store: Store, tails: &Path, runner: Runner, room: usize) -> Result<Self, RunError> {
         let dir = tails.to_owned();
         let opened = tokio::task::spawn_blocking(move || Tail::open(&dir)).await;
         let in_tail = |source| RunError::Tail { path: tails.to_owned(), source };
@@ -183,7 +192,8 @@ impl Runs {
         let last = tail.close();
         tail.forget(last).map_err(in_tail)?;
         let scribe = scribe::start(tail).map_err(in_tail)?;
-        let (live, hurry, recorded) = (Arc::<Live>::default(), Arc::new(Notify::new()), CancellationToken::new());
+        let live = Arc::new(Live { working: Mutex::default(), room: Arc::new(Semaphore::new(room)), emptied: Notify::new() });
+        let (hurry, recorded) = (Arc::new(Notify::new()), CancellationToken::new());
         let recorder =
             Recorder { store: store.clone(), live: Arc::clone(&live), scribe: scribe.clone(), hurry: Arc::clone(&hurry) };
         let recorder = Mutex::new(Some(tokio::spawn(recorder.run(recorded.clone()))));
@@ -194,7 +204,7 @@ impl Runs {
     ///
     /// # Errors
     /// [`StoreError::Missing`] when the owner has no such conversation, or that no such message, [`StoreError::Refused`] when the
-    /// answer cannot stand there, [`RunError::TooMany`].
+    /// answer cannot stand there, [`RunError::TooMany`], [`RunError::Busy`].
     pub async fn start(&self, owner: UserId, new: NewRun) -> Result<Started, RunError> {
         let Inner { store, live, scribe, hurry, .. } = &*self.0;
         let NewRun { conversation, parent, content, kind, order } = new;
@@ -319,17 +329,17 @@ impl Inner {
                 biased;
                 () = stopped.cancelled() => {}
                 // The sender is held here.
-                _ = horizon.wait_for(|horizon| horizon.over) => {}
+                _ = place.seat.leave(async { horizon.wait_for(|horizon| horizon.over).await.is_ok() }) => {}
             }
         }
-        let outcome = if stopped.is_cancelled() { Outcome::Stopped } else { self.work(&log, order).await };
+        let outcome = if stopped.is_cancelled() { Outcome::Stopped } else { self.work(&log, &place.seat, order).await };
         log.end(outcome);
         drop(place);
     }
 
-    async fn work(&self, log: &Arc<Log>, order: Order) -> Outcome {
+    async fn work(&self, log: &Arc<Log>, seat: &Arc<Seat>, order: Order) -> Outcome {
         log.begin();
-        let writer = RunWriter(Arc::clone(log));
+        let writer = RunWriter { log: Arc::clone(log), seat: Arc::clone(seat) };
         let work = AssertUnwindSafe(async { (self.runner)(writer, order).await }).catch_unwind();
         let patience = async {
             log.stopped().cancelled().await;
@@ -348,43 +358,52 @@ impl Inner {
 
 /// How a run says what happens in it; clones write to the same run.
 #[derive(Clone)]
-pub struct RunWriter(Arc<Log>);
+pub struct RunWriter {
+    log: Arc<Log>,
+    seat: Arc<Seat>,
+}
 
 impl RunWriter {
     /// Whose run it is.
     #[must_use]
     pub fn owner(&self) -> UserId {
-        self.0.owner
+        self.log.owner
     }
 
     /// The run as it is now.
     #[must_use]
     pub fn run(&self) -> Run {
-        self.0.run()
+        self.log.run()
     }
 
     /// In which project.
     #[must_use]
     pub fn project(&self) -> ProjectId {
-        self.0.run().project
+        self.log.run().project
     }
 
     /// Says that something happened. Cheap, and never waits. A run that says more than is kept is stopped, and fails; what it says
     /// from then on is not kept. [`Event::Ended`] is said for the run when its task returns, and is not to be pushed.
     pub fn push(&self, event: Event) {
-        self.0.push(event);
+        self.log.push(event);
     }
 
     /// Cancelled when the run is to stop, whoever wants that.
     #[must_use]
     pub fn stopped(&self) -> CancellationToken {
-        self.0.stopped().clone()
+        self.log.stopped().clone()
+    }
+
+    /// Waits for something that may take days, such as its owner's answer. Meanwhile the run has no place among those at work; it goes on
+    /// when there is one again, before all runs that were not begun by then.
+    pub async fn aside<T>(&self, waiting: impl Future<Output = T>) -> T {
+        self.seat.leave(waiting).await
     }
 
     /// The message as far as it is made.
     #[must_use]
     pub fn content(&self) -> Content {
-        self.0.content()
+        self.log.content()
     }
 }
 
@@ -443,10 +462,43 @@ impl Live {
     }
 }
 
-/// One of the runs that a person may have unfinished; given back when dropped.
+/// One of the runs that a person may have unfinished, with a place among those at work; both are given back when dropped.
 struct Place {
+    seat: Arc<Seat>,
+    _counted: Counted,
+}
+
+/// An unfinished run of a person's; taken off when dropped.
+struct Counted {
     live: Arc<Live>,
     owner: UserId,
+}
+
+/// A run's place among those at work, which it leaves while it waits.
+struct Seat {
+    room: Arc<Semaphore>,
+    held: Mutex<Option<OwnedSemaphorePermit>>,
+}
+
+impl Seat {
+    fn take(room: &Arc<Semaphore>) -> Result<Self, RunError> {
+        // Who waits to go on is given what becomes free, and nobody takes it from them here.
+        let held = Arc::clone(room).try_acquire_owned().map_err(|_| RunError::Busy)?;
+        Ok(Self { room: Arc::clone(room), held: Mutex::new(Some(held)) })
+    }
+
+    async fn leave<T>(&self, waiting: impl Future<Output = T>) -> T {
+        drop(self.held().take());
+        let waited = waiting.await;
+        // The semaphore is never closed.
+        *self.held() = Arc::clone(&self.room).acquire_owned().await.ok();
+        waited
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
+        // No code that can panic runs under the lock.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Place {
@@ -455,18 +507,18 @@ impl Place {
         if working.is_closed {
             return Err(RunError::Stopping);
         }
-        let total: usize = working.places.values().sum();
         let theirs = working.places.entry(owner).or_default();
-        if *theirs >= PER_PERSON || total >= TOTAL {
+        if *theirs >= PER_PERSON {
             return Err(RunError::TooMany);
         }
         *theirs += 1;
         drop(working);
-        Ok(Self { live: Arc::clone(live), owner })
+        let counted = Counted { live: Arc::clone(live), owner };
+        Ok(Self { seat: Arc::new(Seat::take(&live.room)?), _counted: counted })
     }
 }
 
-impl Drop for Place {
+impl Drop for Counted {
     fn drop(&mut self) {
         let mut working = self.live.working();
         if let Some(theirs) = working.places.get_mut(&self.owner) {

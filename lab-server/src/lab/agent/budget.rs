@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use wire::LocalModel;
 
 use crate::lab::{content::Use, event::Outcome};
 
@@ -48,7 +49,7 @@ pub enum Budget {
 }
 
 /// What a run has used up of its budgets.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Purse {
     budgets: Budgets,
     steps: u32,
@@ -120,6 +121,15 @@ impl Purse {
         Ok(self.steps)
     }
 
+    /// Whether a model may be asked, as far as credits go. What a provider's costs is known only afterwards, so nothing may be left for
+    /// none of them; a workstation of the owner's own costs nothing.
+    ///
+    /// # Errors
+    /// [`Budget::Credits`].
+    pub fn may_ask(&self, model: &str) -> Result<(), Budget> {
+        if may_cost(model) && self.nano >= self.budgets.nano_credits { Err(Budget::Credits) } else { Ok(()) }
+    }
+
     /// What a question took.
     pub fn spend(&mut self, usage: &Use) {
         let tokens = usage.input_tokens.unwrap_or(0).saturating_add(usage.output_tokens.unwrap_or(0));
@@ -143,6 +153,12 @@ impl Purse {
     pub const fn tokens_left(&self) -> u64 {
         self.budgets.tokens.saturating_sub(self.tokens)
     }
+}
+
+/// Whether a model's answer may cost credits: every one does that is not a workstation's.
+#[must_use]
+pub fn may_cost(model: &str) -> bool {
+    !matches!(LocalModel::parse(model), Some(Ok(_)))
 }
 
 impl From<Budget> for Outcome {
@@ -198,6 +214,14 @@ mod tests {
         let mut free = Purse::new(Budgets { nano_credits: 0, ..budgets }, now);
         free.spend(&usage(0, 0));
         assert_eq!(free.step(now), Ok(1));
+        // And nothing else, not even once.
+        let asked = |purse: &Purse| ["local/m", "local@den/m", "gpt-5.2", "local/"].map(|model| purse.may_ask(model).is_ok());
+        assert_eq!(asked(&free), [true, true, false, false]);
+        let mut purse = Purse::new(budgets, now);
+        purse.spend(&usage(0, 4));
+        assert_eq!(asked(&purse), [true; 4]);
+        purse.spend(&usage(0, 1));
+        assert_eq!(asked(&purse), [true, true, false, false]);
         assert_eq!(Outcome::from(Budget::Steps), Outcome::Exhausted { budget: "steps".into() });
         assert!(Budgets::default().are_within() && Budgets::ANSWER.are_within());
         assert!(!Budgets { steps: 501, ..budgets }.are_within());

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use wire::{ProjectId, TaskId, UserId};
 
-use super::tab::Tab;
+use super::{budget::Purse, tab::Tab};
 use crate::{
     lab::{
         content::{Actor, ModelChoice, Use},
@@ -48,8 +48,8 @@ pub(super) struct Hands {
     pub(super) tab: Tab,
     pub(super) sight: Sight,
     pub(super) reach: Option<Reach>,
-    /// Of the run's budget.
-    pub(super) tokens_left: u32,
+    /// What is left of the run's budgets.
+    pub(super) purse: Purse,
 }
 
 /// What came of a call.
@@ -215,11 +215,16 @@ impl Hands {
     }
 
     async fn delegate(&self, Delegate { model, task, context }: Delegate, usage: &mut Option<Use>) -> Result<String, Failed> {
+        if self.purse.may_ask(&model).is_err() {
+            let why = "the run has no credits left for a provider's model; ask one on the owner's workstations, local/..., or do it yourself";
+            return Err(Failed("out_of_credits", why.to_owned()));
+        }
+        let tokens_left = u32::try_from(self.purse.tokens_left()).unwrap_or(u32::MAX);
         let named = model.clone();
         let mut said = vec![Said::Text(task)];
         said.extend(context.map(|context| Said::Text(format!("What you need to know:\n{context}"))));
         let prompt = Prompt {
-            choice: ModelChoice { model, max_output_tokens: Some(self.tokens_left.min(MOST_DELEGATED)), temperature: None },
+            choice: ModelChoice { model, max_output_tokens: Some(tokens_left.min(MOST_DELEGATED)), temperature: None },
             system: Some("Do this piece of work for another model. It sees your answer and nothing else.".to_owned()),
             turns: vec![Turn::User(said)],
             // It has none, so that there is no way round what the owner was asked for.

@@ -13,6 +13,8 @@ enum Say {
     Event(Event),
     End(Outcome),
     Panic,
+    /// It waits until it is told the next thing, whatever that is.
+    Wait,
 }
 
 /// A store with one person who has one conversation, and runs that do as they are told.
@@ -31,17 +33,24 @@ fn obedient() -> (Runner, channel::UnboundedReceiver<channel::UnboundedSender<Sa
         let (say, mut said) = channel::unbounded_channel();
         let _ = begins.send(say);
         Box::pin(async move {
-            let stopped = writer.stopped();
+            let (stopped, mut waits) = (writer.stopped(), false);
             loop {
+                let next = async { if waits { writer.aside(said.recv()).await } else { said.recv().await } };
                 tokio::select! {
                     () = stopped.cancelled() => return Outcome::Stopped,
-                    say = said.recv() => match say {
+                    say = next => match say {
+                        Some(Say::Wait) => {
+                            waits = true;
+                            writer.push(Event::Asked { step: 1, model: "waits".into() });
+                            continue;
+                        }
                         Some(Say::Event(event)) => writer.push(event),
                         Some(Say::End(outcome)) => return outcome,
                         Some(Say::Panic) => panic!("as it was told"),
                         None => std::future::pending().await,
                     },
                 }
+                waits = false;
             }
         })
     });
@@ -50,13 +59,17 @@ fn obedient() -> (Runner, channel::UnboundedReceiver<channel::UnboundedSender<Sa
 
 impl World {
     async fn new() -> Self {
+        Self::with_room(TOTAL).await
+    }
+
+    async fn with_room(room: usize) -> Self {
         let scratch = Scratch::new().await;
         let owner = scratch.store.add_user("ada").await.unwrap().id;
         let project = scratch.store.add_project(owner, "talk").await.unwrap().id;
         let new = NewConversation { project, folder: None, title: None, settings: ConversationSettings::default() };
         let conversation = scratch.store.add_conversation(owner, new).await.unwrap().id;
         let (runner, begun) = obedient();
-        let runs = Runs::open(scratch.store.clone(), &scratch.dir.join("runs"), runner).await.unwrap();
+        let runs = Runs::with_room(scratch.store.clone(), &scratch.dir.join("runs"), runner, room).await.unwrap();
         Self { scratch, owner, conversation, runs, begun }
     }
 
@@ -242,6 +255,70 @@ async fn a_person_has_so_many_unfinished_runs() {
     world.runs.stop(world.owner, runs[0].id).await.unwrap();
     rest(&mut watcher).await;
     world.start(None).await;
+}
+
+#[tokio::test]
+async fn a_run_that_waits_keeps_nobody_from_working() {
+    let mut world = World::with_room(2).await;
+    let more = async |world: &World| world.runs.start(world.owner, world.new_run(None, Some("more"))).await;
+    let first = world.start(None).await;
+    let says = world.begun.recv().await.unwrap();
+    // A run that waits for another one has no place; the other one and this are two of them.
+    let follower = world.start(Some(first.message)).await;
+    let second = started(&world).await;
+    let says_too = world.begun.recv().await.unwrap();
+    assert!(matches!(more(&world).await, Err(RunError::Busy)));
+
+    // Their owner is asked, and is away for days: two others work meanwhile.
+    let mut watchers = [world.follow(&first, 0).await, world.follow(&second, 0).await];
+    says.send(Say::Wait).unwrap();
+    says_too.send(Say::Wait).unwrap();
+    for watcher in &mut watchers {
+        watcher.next().await.unwrap().unwrap();
+    }
+    let mut others = Vec::new();
+    for _ in 0..2 {
+        started(&world).await;
+        others.push(world.begun.recv().await.unwrap());
+    }
+    assert!(matches!(more(&world).await, Err(RunError::Busy)));
+
+    // The answer comes, and the run goes on when there is a place, before anybody new.
+    says.send(Say::Event(text("answered"))).unwrap();
+    says_too.send(Say::Event(text("answered"))).unwrap();
+    others.pop().unwrap().send(Say::End(Outcome::Done)).unwrap();
+    while watchers[0].next().await.unwrap().unwrap().last().unwrap().event != text("answered") {}
+    assert!(matches!(more(&world).await, Err(RunError::Busy)));
+    // One that waits for a place can be stopped like any other.
+    world.runs.stop(world.owner, second.id).await.unwrap();
+    assert_eq!(rest(&mut watchers[1]).await.last().unwrap().event, Event::Ended { outcome: Outcome::Stopped });
+    // The follower takes the place of the run that it waited for.
+    says.send(Say::End(Outcome::Done)).unwrap();
+    world.begun.recv().await.unwrap().send(Say::End(Outcome::Done)).unwrap();
+    let ends = rest(&mut world.follow(&follower, 0).await).await;
+    assert_eq!(ends.last().unwrap().event, Event::Ended { outcome: Outcome::Done });
+    others.pop().unwrap().send(Say::End(Outcome::Done)).unwrap();
+    eventually_all_places(&world).await;
+}
+
+/// A run that is started as soon as there is a place: who waits says so a moment before the place is left.
+async fn started(world: &World) -> Run {
+    let there_is_room = async {
+        loop {
+            match world.runs.start(world.owner, world.new_run(None, Some("hello"))).await {
+                Ok(started) => return started.run,
+                Err(RunError::Busy) => tokio::task::yield_now().await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), there_is_room).await.expect("a place")
+}
+
+/// Every place is given back in the end.
+async fn eventually_all_places(world: &World) {
+    world.runs.shutdown(Duration::from_secs(5)).await;
+    assert_eq!(world.runs.0.live.room.available_permits(), 2);
 }
 
 #[tokio::test]
