@@ -1,22 +1,25 @@
 // `npm run world`: a world that stays up, for whoever works on the pages. It prints one line of JSON: where the Lab is, where its letters
 // lie, whose link is ready to be opened, and where to control the rest. Then it takes orders at the control address until it is asked
-// to end (Ctrl-C):
+// to end (Ctrl-C). With `--furnished` its person has conversations, files, agents and keys.
 //
-//   POST /link?address=ada@example.com   {"link": …}: a letter was asked for; open the link and type the code, or use the answer's session
-//   POST /ollama                         a line for the fake Ollama, such as {"do": "hold", "model": "tiny:latest", "token": 3}
+//   POST /link?address=ada@example.com   {"link": …}: opened in any browser it signs its owner in, once
+//   POST /ollama, /providers             a line for the fake, such as {"do": "hold", "model": "tiny", "token": 3}
 //   POST /lab/kill, /lab/start, /cable/pull, /cable/plug, /workstation/off, /workstation/on
 
 import { createServer, type IncomingMessage } from 'node:http';
+import { furnish } from './scenes.ts';
 import { World } from './world.ts';
 
 const world = await World.start();
 const person = world.newPerson();
-const workstation = await person.newWorkstation();
+const workstation = await person.newWorkstation('tower');
 await person.giveCredits(10);
+const scenes = process.argv.includes('--furnished') ? await furnish(world, person) : undefined;
 
 const orders: Record<string, (body: string, query: URLSearchParams) => unknown> = {
   '/link': (_, query) => world.lab.invite(query.get('address') ?? person.address),
   '/ollama': (body) => world.ollama.command(JSON.parse(body) as object),
+  '/providers': (body) => world.providers.command(JSON.parse(body) as object),
   '/lab/kill': () => world.killLab(),
   '/lab/start': () => world.restartLab(),
   '/cable/pull': () => workstation.pullCable(),
@@ -46,6 +49,7 @@ console.log(
     sign_in: (await world.lab.invite(person.address)).link,
     session: (await person.client()).session(),
     workstation: workstation.name,
+    scenes,
     ollama: world.ollama.url,
     control: at !== null && typeof at === 'object' ? `http://127.0.0.1:${at.port}` : null,
   }),

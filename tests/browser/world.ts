@@ -4,7 +4,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { FakeOllama, FakeProviders } from './world/fakes.ts';
+import { type Ability, FakeOllama, FakeProviders } from './world/fakes.ts';
 import { Lab } from './world/lab.ts';
 import { Person } from './world/person.ts';
 import { Workstation } from './world/workstation.ts';
@@ -12,7 +12,14 @@ import { Workstation } from './world/workstation.ts';
 const PROGRAMS = process.env['ONEK4_PROGRAMS'] ?? join(import.meta.dirname, '../../target/debug');
 
 /** Models that the fake Ollama has beside its own. Letters in a name say how it answers. */
-const MODELS = ['llama3.2:3b', 'slow-n600-d25000', 'fast-n4000-d1000', 'cold-n40-l6000'];
+const MODELS: Record<string, Ability[]> = {
+  'llama3.2:3b': ['completion', 'tools'],
+  'qwen3:30b': ['completion', 'tools', 'thinking'],
+  'gemma3:12b': ['completion', 'vision'],
+  'slow-n600-d25000': ['completion', 'tools'],
+  'fast-n4000-d1000': ['completion'],
+  'cold-n40-l6000': ['completion'],
+};
 
 export class World {
   private readonly people: Person[] = [];
@@ -22,7 +29,7 @@ export class World {
     private readonly folder: string,
     readonly lab: Lab,
     readonly ollama: FakeOllama,
-    private readonly providers: FakeProviders,
+    readonly providers: FakeProviders,
   ) {}
 
   static async start(): Promise<World> {
@@ -30,7 +37,7 @@ export class World {
     // Also where something does not start. The programs themselves end with this process.
     process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
     const [ollama, providers] = await Promise.all([FakeOllama.start(PROGRAMS), FakeProviders.start(PROGRAMS)]);
-    for (const model of MODELS) await ollama.add(model);
+    for (const [model, abilities] of Object.entries(MODELS)) await ollama.add(model, abilities);
     const lab = await Lab.start(PROGRAMS, folder, providers);
     return new World(folder, lab, ollama, providers);
   }

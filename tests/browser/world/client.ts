@@ -21,10 +21,10 @@ export class Client {
     this.agent = new Agent({ ca: readFileSync(caFile), keepAlive: true, localAddress });
   }
 
-  async ask(method: string, path: string, body?: unknown): Promise<Answer> {
+  async ask(method: string, path: string, body?: unknown, more: Record<string, string> = {}): Promise<Answer> {
     const raw = body instanceof Uint8Array;
     const bytes = body === undefined ? undefined : raw ? body : Buffer.from(JSON.stringify(body));
-    const headers: Record<string, string> = { 'sec-fetch-site': 'same-origin', cookie: this.cookies() };
+    const headers: Record<string, string> = { 'sec-fetch-site': 'same-origin', cookie: this.cookies(), ...more };
     if (method !== 'GET') headers['content-type'] = raw ? 'application/octet-stream' : 'application/json';
     return new Promise((resolve, reject) => {
       const going = request(`${this.origin}${path}`, { method, agent: this.agent, headers }, (answer) => {
@@ -40,8 +40,8 @@ export class Client {
   }
 
   /** The JSON of an answer that must be a good one. */
-  async json<T>(method: string, path: string, body?: unknown): Promise<T> {
-    const { status, text } = await this.ask(method, path, body);
+  async json<T>(method: string, path: string, body?: unknown, more: Record<string, string> = {}): Promise<T> {
+    const { status, text } = await this.ask(method, path, body, more);
     if (status < 200 || status > 299) throw new Error(`${method} ${path}: ${status} ${text}`);
     return (text === '' ? undefined : JSON.parse(text)) as T;
   }

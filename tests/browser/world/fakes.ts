@@ -23,14 +23,50 @@ export interface Seen {
   held: boolean;
 }
 
-/** The Ollama beside a bridge. Letters in a model's name say how it answers: `llama-n100-d10000` says 100 tokens, 10 ms apart. */
-export class FakeOllama {
+/** A fake that takes lines of JSON as commands and answers each with one. */
+class Told {
   private queue: Promise<unknown> = Promise.resolve();
 
+  protected constructor(protected readonly program: Program) {}
+
+  /** Has a model play a part, in whichever dialect it is asked. The last step is played again and again. */
+  plays(model: string, steps: Step[]): Promise<void> {
+    return this.tell({ do: 'play', model, steps });
+  }
+
+  /** Lets everything held go on. */
+  release(): Promise<void> {
+    return this.tell({ do: 'release' });
+  }
+
+  end(): Promise<void> {
+    return this.program.end();
+  }
+
+  /** A line as the program takes it. One at a time: the answers come in the order of the commands. */
+  command(command: object): Promise<unknown> {
+    const answer = this.queue.then(async () => {
+      const said: unknown = JSON.parse(await this.program.ask(JSON.stringify(command)));
+      if (typeof said === 'object' && said !== null && 'error' in said) throw new Error(String(said.error));
+      return said;
+    });
+    this.queue = answer.catch(() => undefined);
+    return answer;
+  }
+
+  protected async tell(command: object): Promise<void> {
+    await this.command(command);
+  }
+}
+
+/** The Ollama beside a bridge. Letters in a model's name say how it answers: `llama-n100-d10000` says 100 tokens, 10 ms apart. */
+export class FakeOllama extends Told {
   private constructor(
-    private readonly program: Program,
+    program: Program,
     readonly url: string,
-  ) {}
+  ) {
+    super(program);
+  }
 
   static async start(programs: string): Promise<FakeOllama> {
     const program = Program.start('fake-ollama', `${programs}/fake-ollama`, ['--addr', '127.0.0.1:0', '--control'], { listens: true });
@@ -38,12 +74,7 @@ export class FakeOllama {
     return new FakeOllama(program, url);
   }
 
-  /** Has a model play a part, on whichever surface it is asked. The last step is played again and again. */
-  plays(model: string, steps: Step[]): Promise<void> {
-    return this.tell({ do: 'play', model, steps });
-  }
-
-  add(model: string, capabilities: Ability[] = ['completion', 'tools']): Promise<void> {
+  add(model: string, capabilities: Ability[]): Promise<void> {
     return this.tell({ do: 'add', model, capabilities });
   }
 
@@ -53,11 +84,7 @@ export class FakeOllama {
 
   /** Holds every answer of that model before its token of that number, or before its head, until `release`. */
   hold(model: string, token?: number): Promise<void> {
-    return this.tell({ do: 'hold', model: model.includes(':') ? model : `${model}:latest`, token });
-  }
-
-  release(): Promise<void> {
-    return this.tell({ do: 'release' });
+    return this.tell({ do: 'hold', model, token });
   }
 
   /** So many answers at once, the others waiting; `null` for all. */
@@ -74,28 +101,9 @@ export class FakeOllama {
   }
 
   /** Every generation that was asked for, the oldest first. */
-  async seen(model?: string): Promise<Seen[]> {
+  async seen(model = ''): Promise<Seen[]> {
     const { seen } = (await this.command({ do: 'seen' })) as { seen: Seen[] };
-    return model === undefined ? seen : seen.filter((one) => one.model.startsWith(model));
-  }
-
-  end(): Promise<void> {
-    return this.program.end();
-  }
-
-  private async tell(command: object): Promise<void> {
-    await this.command(command);
-  }
-
-  /** A line as `fake-ollama --control` takes it. One at a time: the answers come in the order of the commands. */
-  command(command: object): Promise<unknown> {
-    const answer = this.queue.then(async () => {
-      const said: unknown = JSON.parse(await this.program.ask(JSON.stringify(command)));
-      if (typeof said === 'object' && said !== null && 'error' in said) throw new Error(`fake-ollama: ${String(said.error)}`);
-      return said;
-    });
-    this.queue = answer.catch(() => undefined);
-    return answer;
+    return seen.filter((one) => one.model.startsWith(model));
   }
 }
 
@@ -107,14 +115,16 @@ export interface FakeProvider {
 }
 
 /** All of them, one program. */
-export class FakeProviders {
+export class FakeProviders extends Told {
   private constructor(
-    private readonly program: Program,
+    program: Program,
     private readonly all: FakeProvider[],
-  ) {}
+  ) {
+    super(program);
+  }
 
   static async start(programs: string): Promise<FakeProviders> {
-    const program = Program.start('fake-provider', `${programs}/fake-provider`, ['--kind', 'all', '--addr', '127.0.0.1:0']);
+    const program = Program.start('fake-provider', `${programs}/fake-provider`, ['--kind', 'all', '--addr', '127.0.0.1:0', '--control'], { listens: true });
     const named = (name: string) =>
       program.hears(`the address of ${name}`, (line) => {
         const [said, url, key] = line.split(' ');
@@ -127,9 +137,5 @@ export class FakeProviders {
     const found = this.all.find((one) => one.name === name);
     if (!found) throw new Error(`no fake provider ${name}`);
     return found;
-  }
-
-  end(): Promise<void> {
-    return this.program.end();
   }
 }

@@ -85,8 +85,67 @@ export class Person {
     return data.find((device) => device.name === name);
   }
 
+  /** Their first project, which everybody has. */
+  async project(): Promise<string> {
+    const { data } = await this.api<{ data: { id: string }[] }>('GET', '/api/projects');
+    const first = data[0];
+    if (!first) throw new Error('somebody without a project');
+    return first.id;
+  }
+
+  /** Begins a conversation without a page. */
+  async newConversation(model: string, project?: string): Promise<Talk> {
+    const order = { project: project ?? (await this.project()), settings: { model: { model } } };
+    const { id } = await this.api<{ id: string }>('POST', '/api/conversations', order);
+    return new Talk(this, id);
+  }
+
+  async writeFile(project: string, path: string, text: string): Promise<void> {
+    const client = await this.client();
+    const bytes = Buffer.from(text);
+    await client.json('PUT', `/api/projects/${project}/files/content`, bytes, { 'x-1k4-path': encodeURIComponent(path) });
+  }
+
   async leave(): Promise<void> {
     this.lastKnown?.close();
     await Promise.all(this.workstations.map((workstation) => workstation.end()));
+  }
+}
+
+/** A conversation of somebody's, held without a page. */
+export class Talk {
+  private last: string | null = null;
+
+  constructor(
+    private readonly person: Person,
+    readonly id: string,
+  ) {}
+
+  /** Says something; gives the run that answers. With `agent` an agent works on it. */
+  async say(text: string, agent?: object): Promise<string> {
+    const order = { conversation: this.id, parent: this.last, says: [{ type: 'text', text }], ...(agent && { agent }) };
+    const { run } = await this.person.api<{ run: { id: string; message: string } }>('POST', '/api/runs', order);
+    this.last = run.message;
+    return run.id;
+  }
+
+  /** Says something and waits for the whole answer. */
+  async ask(text: string, agent?: object): Promise<void> {
+    const run = await this.say(text, agent);
+    const client = await this.person.client();
+    // The stream ends when the run has, and its message is written.
+    const told = await client.ask('GET', `/api/runs/${run}/events`);
+    const { state } = await client.json<{ state: string }>('GET', `/api/runs/${run}`);
+    if (state !== 'done') throw new Error(`a run is ${state}:\n${told.text.slice(-2000)}`);
+  }
+
+  /** What was said last on the branch that is read. */
+  async lastWords(): Promise<string> {
+    const { data } = await this.person.api<{ data: { content: { parts: { type: string; text?: string }[] } }[] }>(
+      'GET',
+      `/api/conversations/${this.id}/messages`,
+    );
+    const parts = data.at(-1)?.content.parts ?? [];
+    return parts.map((part) => (part.type === 'text' ? (part.text ?? '') : '')).join('');
   }
 }

@@ -10,6 +10,7 @@ export async function until<T>(what: string, look: () => T | undefined | Promise
     const found = await look();
     if (found !== undefined) return found;
     if (Date.now() > deadline) throw new Error(`not in ${patience} ms: ${what}`);
-    await pause(20);
+    // The Lab lets an address ask thirty times a second.
+    await pause(100);
   }
 }

@@ -1,4 +1,5 @@
-//! The fake cloud providers as a program: for the clients' suites, a demonstration without an account, and the benchmark.
+//! The fake cloud providers as a program: for the clients' suites, a demonstration without an account, the benchmark, and the browser's
+//! tests.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -6,7 +7,11 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
+use journeys::control::{self, WrittenStep};
 use journeys::fake_provider::{Certificate, FakeProvider, Kind};
+use journeys::scripted::Step;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 /// Answers as cloud providers would, without a model: the words are made up.
 #[derive(Debug, Parser)]
@@ -27,6 +32,21 @@ struct Args {
     /// The certificate's key (PEM).
     #[arg(long, requires = "cert_file")]
     key_file: Option<PathBuf>,
+    /// Take commands on standard input, and end with it.
+    #[arg(long)]
+    control: bool,
+}
+
+/// A line on standard input.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
+enum Command {
+    /// Have a model play a part.
+    Play { model: String, steps: Vec<WrittenStep> },
+    /// Hold a model before a token, or before its headers.
+    Hold { model: String, token: Option<u32> },
+    /// Let everything held go on.
+    Release,
 }
 
 /// One provider, or all by their paths.
@@ -71,8 +91,21 @@ fn main() -> anyhow::Result<()> {
     }
     out.flush()?;
     drop(out);
+    if args.control {
+        return control::obey(|command| Ok(carry_out(&fake, command)));
+    }
     // It serves until it is killed.
     loop {
         std::thread::park();
     }
+}
+
+fn carry_out(fake: &FakeProvider, command: Command) -> Value {
+    match command {
+        Command::Play { model, steps } => fake.plays(&model, steps.into_iter().map(Step::from)),
+        Command::Hold { model, token: Some(token) } => fake.hold_at_token(&model, token),
+        Command::Hold { model, token: None } => fake.hold_before_headers(&model),
+        Command::Release => fake.release(),
+    }
+    json!({})
 }
