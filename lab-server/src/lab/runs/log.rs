@@ -77,8 +77,15 @@ struct State {
     cause: Option<Outcome>,
     /// Whether events have been refused since.
     overrun: bool,
+    end: Option<End>,
+}
+
+/// How it ended. It is said to have ended when that is written, so that whoever reads it finds the message.
+#[derive(Clone, Copy)]
+struct End {
     /// The number of the last event.
-    end: Option<u64>,
+    seq: u64,
+    state: RunState,
 }
 
 impl Log {
@@ -185,9 +192,9 @@ impl Log {
             Some(cause) if state.overrun || said == Outcome::Stopped => cause,
             _ => said,
         };
-        state.run.state = RunState::of(&outcome);
+        let ended = RunState::of(&outcome);
         self.append(&mut state, Event::Ended { outcome }, BESIDE);
-        state.end = Some(state.pushed);
+        state.end = Some(End { seq: state.pushed, state: ended });
         drop(state);
         // Whoever works for it still has nothing to do any more.
         self.stop.cancel();
@@ -225,14 +232,15 @@ impl Log {
     pub(super) fn progress(&self) -> Option<RunProgress> {
         let state = self.state();
         let events = state.behind(state.written, usize::MAX);
-        let changed = (state.run.state != state.known).then_some(state.run.state);
+        let now = state.end.map_or(state.run.state, |end| end.state);
+        let changed = (now != state.known).then_some(now);
         if events.is_empty() && changed.is_none() {
             return None;
         }
-        let end = state.end.map(|last_seq| RunEnd {
+        let end = state.end.map(|end| RunEnd {
             message: state.run.message,
             content: state.fold.content().clone(),
-            last_seq,
+            last_seq: end.seq,
             cost_nano: state.fold.cost_nano(),
         });
         Some(RunProgress { run: state.run.id, owner: self.owner, key: self.key.clone(), events, state: changed, end })
@@ -246,6 +254,9 @@ impl Log {
         }
         if let Some(known) = progress.state {
             state.known = known;
+        }
+        if let Some(end) = state.end.filter(|_| progress.end.is_some()) {
+            state.run.state = end.state;
         }
         self.show(&state);
         drop(state);
@@ -264,7 +275,9 @@ impl Log {
     /// Its conversation was deleted: nobody will see any more of it.
     pub(super) fn gone(&self) {
         self.stop.cancel();
-        self.state().end = Some(0);
+        let mut state = self.state();
+        state.end = Some(End { seq: 0, state: state.run.state });
+        drop(state);
         self.horizon.send_modify(|horizon| horizon.over = true);
     }
 
@@ -286,8 +299,8 @@ impl Log {
 
     fn show(&self, state: &State) {
         let mut shown = state.tailed.max(state.written);
-        if let Some(end) = state.end.filter(|end| *end > state.written) {
-            shown = shown.min(end - 1);
+        if let Some(end) = state.end.filter(|end| end.seq > state.written) {
+            shown = shown.min(end.seq - 1);
         }
         self.horizon.send_if_modified(|horizon| {
             let is_news = shown > horizon.shown;

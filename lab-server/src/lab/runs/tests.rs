@@ -370,6 +370,27 @@ async fn killed(world: &World, written: u64, tailed: u64, ended: bool, cut: impl
 }
 
 #[tokio::test]
+async fn a_run_is_said_to_have_ended_when_its_message_is_kept() {
+    let world = World::new().await;
+    world.runs.shutdown(Duration::ZERO).await;
+    let store = &world.scratch.store;
+    let key = store.vault().key(Scope::Conversation(world.owner, world.conversation)).await.unwrap();
+    let NewRun { conversation, parent, content, kind, order } = world.new_run(None, Some("hello"));
+    let beginning = RunBeginning { run: RunId::random(), conversation, parent, says: content, kind, order: &order };
+    let run = store.begin_run(world.owner, &key, beginning).await.unwrap().run;
+    let log = Arc::new(Log::new(world.owner, run, key, mpsc::channel().0, Arc::default()));
+    log.begin();
+    log.push(text("said"));
+    log.end(Outcome::Done);
+    assert_eq!(log.run().state, RunState::Running);
+    let progress = log.progress().unwrap();
+    assert_eq!(progress.state, Some(RunState::Done));
+    store.write_progress(std::slice::from_ref(&progress)).await.unwrap();
+    log.written(&progress);
+    assert_eq!((log.run().state, log.run().last_seq), (RunState::Done, 2));
+}
+
+#[tokio::test]
 async fn what_a_killed_lab_has_shown_is_found_and_ended() {
     let world = World::new().await;
     world.runs.shutdown(Duration::ZERO).await;
