@@ -12,6 +12,7 @@ export { default as Menu, type MenuItem } from './Menu.svelte';
 export { default as Notice } from './Notice.svelte';
 export { default as Page } from './Page.svelte';
 export { default as Progress } from './Progress.svelte';
+export { default as Radios } from './Radios.svelte';
 export { default as Select } from './Select.svelte';
 export { default as Skeleton } from './Skeleton.svelte';
 export { default as Spinner } from './Spinner.svelte';

@@ -45,6 +45,8 @@ export class ApiFailure extends Error {
     readonly next: string,
     /** By which operators find it in their log. */
     readonly requestId?: string,
+    /** When it is worth trying again, in seconds, where the Lab says so. */
+    readonly retryAfterS?: number,
   ) {
     super(message);
   }
@@ -109,7 +111,8 @@ async function read(response: Response): Promise<ApiFailure> {
     .json()
     .then((body: Partial<Schemas['Error']> | null) => body?.error)
     .catch(() => undefined);
-  if (detail?.code) return new ApiFailure(response.status, detail.code, detail.message, '', requestId);
+  const retryAfter = Number(response.headers.get('retry-after')) || undefined;
+  if (detail?.code) return new ApiFailure(response.status, detail.code, detail.message, '', requestId, retryAfter);
   return new ApiFailure(response.status, 'unexpected', m.error_unexpected({ status: response.status }), m.error_unexpected_next(), requestId);
 }
 
