@@ -1,5 +1,6 @@
 import type { Drawing } from '../kit/drawing';
 import type { Component } from 'svelte';
+import { m } from '../lib/i18n.svelte';
 
 /** What every route's component is given: the blanks of its path. */
 export type Blanks = Record<string, string>;
@@ -7,11 +8,16 @@ export type Blanks = Record<string, string>;
 export type Route = {
   path: string;
   title: () => string;
-  load: () => Promise<{ default: Component<Blanks> }>;
+  // A page names those blanks that its path has as its props, or none; `never` is the one type that all of them take.
+  load: () => Promise<{ default: Component<never> }>;
   /** Where it stands in the navigation; left out for pages that are reached from others. */
   nav?: { icon: Drawing; group: 'work' | 'machine' | 'account' };
   /** Whether it is for people who are not signed in too; `alone` for a page without the frame around it. */
   open?: 'framed' | 'alone';
 };
 
-export const routes: Route[] = [];
+export const routes: Route[] = [
+  { path: '/sign-in', title: () => m.sign_in_title(), load: () => import('../features/sign-in/SignIn.svelte'), open: 'alone' },
+  { path: '/sign-in/done', title: () => m.sign_in_done(), load: () => import('../features/sign-in/Done.svelte'), open: 'alone' },
+  { path: '/sign-in/add', title: () => m.sign_in_add(), load: () => import('../features/sign-in/AddWay.svelte') },
+];

@@ -69,6 +69,12 @@ export function onSignedOut(then: () => void): void {
   signedOut = then;
 }
 
+let proveAgain: () => Promise<boolean> = async () => false;
+/** Calls `then` when the Lab wants a fresh sign-in first; what was asked is asked again where that comes to `true`. */
+export function onProofWanted(then: () => Promise<boolean>): void {
+  proveAgain = then;
+}
+
 /** `/api/files/{id}` with its blanks filled in. */
 export function address(path: string, blanks: Record<string, string | number> = {}, query: Record<string, unknown> = {}): string {
   const filled = path.replace(/\{(\w+)\}/g, (_, name: string) => encodeURIComponent(String(blanks[name])));
@@ -83,6 +89,8 @@ export async function send(url: string, request: RequestInit = {}): Promise<Resp
   if (response.ok) return response;
   const failure = await read(response);
   if (failure.status === 401) signedOut();
+  // The Lab has done nothing of it yet.
+  if (failure.code === 'step_up_required' && (await proveAgain())) return send(url, request);
   throw failure;
 }
 

@@ -54,6 +54,11 @@ export function keepReturn(path: string): void {
   if (path !== '/' && !path.startsWith('/sign-in')) sessionStorage.setItem(RETURN, path);
 }
 
+/** Where {@link takeReturn} would lead, for whoever is sent to a provider: they come back to a page that is loaded anew. */
+export function returnPath(): string {
+  return takeReturn() ?? '/';
+}
+
 export function takeReturn(): string | null {
   const path = sessionStorage.getItem(RETURN);
   sessionStorage.removeItem(RETURN);
