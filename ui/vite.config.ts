@@ -1,6 +1,6 @@
 import { svelte } from '@sveltejs/vite-plugin-svelte';
 import tailwindcss from '@tailwindcss/vite';
-import { loadEnv, type ProxyOptions } from 'vite';
+import { loadEnv, type Plugin, type ProxyOptions } from 'vite';
 import { defineConfig } from 'vitest/config';
 
 // The Lab that `npm run dev` talks to. Its certificate may be its own, and its check of where a request comes from compares `Origin` with
@@ -18,11 +18,25 @@ function lab(url: string): ProxyOptions {
   };
 }
 
+// Every address of the app is the one page, as the Lab serves it.
+function onePage(): Plugin {
+  return {
+    name: 'one-page',
+    configureServer: (server) => {
+      server.middlewares.use((request, _, next) => {
+        const path = request.url ?? '/';
+        if (request.headers.accept?.includes('text/html') && !/^\/(api|v1)\/|\.\w+(\?|$)/.test(path)) request.url = '/lab.html';
+        next();
+      });
+    },
+  };
+}
+
 export default defineConfig(({ mode }) => {
   const url = loadEnv(mode, '.', 'LAB_').LAB_URL ?? 'https://localhost:8443';
   return {
     appType: 'spa',
-    plugins: [tailwindcss(), svelte()],
+    plugins: [onePage(), tailwindcss(), svelte()],
     build: {
       target: ['chrome123', 'firefox128', 'safari17.5'],
       rolldownOptions: { input: { lab: 'lab.html' } },

@@ -1,16 +1,19 @@
 /** What the command palette offers: pages, and what the open page adds for as long as it is there. */
+import { untrack } from 'svelte';
 import type { Drawing } from '../kit/drawing';
 
 export type Command = { id: string; label: string; group: string; icon?: Drawing; keywords?: string; shortcut?: string; run: () => void };
 
 class Commands {
-  list = $state<Command[]>([]);
+  // Raw, so that what is taken away is the very thing that was added.
+  list = $state.raw<Command[]>([]);
 
   /** Adds commands; returns what takes them away, as an `$effect` wants it. */
   add(...commands: Command[]): () => void {
-    this.list = [...this.list, ...commands];
+    // Effects add, and must not run again for what others add.
+    this.list = [...untrack(() => this.list), ...commands];
     return () => {
-      this.list = this.list.filter((one) => !commands.includes(one));
+      this.list = untrack(() => this.list).filter((one) => !commands.includes(one));
     };
   }
 }

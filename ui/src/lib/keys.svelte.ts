@@ -1,4 +1,5 @@
 /** Keyboard shortcuts: one list of all that can be done now, each with keys that a person may change. */
+import { untrack } from 'svelte';
 import { keep, recall } from './preference';
 
 export type Shortcut = {
@@ -38,7 +39,8 @@ export function spoken(keys: string, onMac = mac): string {
 }
 
 class Shortcuts {
-  list = $state<Shortcut[]>([]);
+  // Raw, so that what is taken away is the very thing that was added.
+  list = $state.raw<Shortcut[]>([]);
   /** What a person has changed, by the shortcut's id. */
   changed = $state<Record<string, string>>({});
 
@@ -49,9 +51,10 @@ class Shortcuts {
 
   /** Adds shortcuts for as long as their page is there: returns what takes them away, as an `$effect` wants it. */
   add(...shortcuts: Shortcut[]): () => void {
-    this.list = [...this.list, ...shortcuts];
+    // Effects add, and must not run again for what others add.
+    this.list = [...untrack(() => this.list), ...shortcuts];
     return () => {
-      this.list = this.list.filter((one) => !shortcuts.includes(one));
+      this.list = untrack(() => this.list).filter((one) => !shortcuts.includes(one));
     };
   }
 
