@@ -27,6 +27,7 @@ pub mod secret;
 pub mod store;
 pub mod vault;
 pub mod vault_command;
+mod web;
 
 use std::net::SocketAddr;
 

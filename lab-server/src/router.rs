@@ -29,6 +29,7 @@ use crate::{
     },
     meter::Meter,
     metrics::Observed,
+    web,
 };
 
 /// The model API as this Lab runs it.
@@ -65,9 +66,14 @@ pub fn routes(origin: Origin, pairing: Pairing, gateway: &Arc<Gateway>, api: Api
 }
 
 /// What no route above takes. Below the addresses of the model API it is the proxy's, also where nothing is: each client is told so in
-/// its own protocol. The proxy knows its routes, reads bodies with its own limit, and lets nobody in without a key.
+/// its own protocol. The proxy knows its routes, reads bodies with its own limit, and lets nobody in without a key. The rest is the web
+/// app's.
 async fn elsewhere(state: State<ModelApi>, request: Request) -> Response {
-    if is_model_api(request.uri().path()) { model(state, request).await } else { ApiError::NotFound.into_response() }
+    if is_model_api(request.uri().path()) {
+        model(state, request).await
+    } else {
+        web::answer(request.method(), request.uri().path(), request.headers())
+    }
 }
 
 /// Whether a path is OpenAI's or Anthropic's (`/v1`), Gemini's (`/v1beta`), Azure's (`/openai`) or Ollama's (some of `/api`).

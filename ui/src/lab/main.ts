@@ -5,6 +5,7 @@ import { router } from '../lib/router.svelte';
 import { session } from '../lib/session.svelte';
 import { appearance } from '../lib/theme.svelte';
 import App from './App.svelte';
+import { install } from './install';
 
 appearance.start();
 shortcuts.start();
@@ -13,3 +14,4 @@ void session.look();
 
 const target = document.getElementById('app');
 if (target) mount(App, { target });
+install();
