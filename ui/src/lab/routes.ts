@@ -1,6 +1,7 @@
 import type { Drawing } from '../kit/drawing';
-import type { Component } from 'svelte';
 import { m } from '../lib/i18n.svelte';
+import Monitor from '@lucide/svelte/icons/monitor';
+import type { Component } from 'svelte';
 
 /** What every route's component is given: the blanks of its path. */
 export type Blanks = Record<string, string>;
@@ -20,4 +21,7 @@ export const routes: Route[] = [
   { path: '/sign-in', title: () => m.sign_in_title(), load: () => import('../features/sign-in/SignIn.svelte'), open: 'alone' },
   { path: '/sign-in/done', title: () => m.sign_in_done(), load: () => import('../features/sign-in/Done.svelte'), open: 'alone' },
   { path: '/sign-in/add', title: () => m.sign_in_add(), load: () => import('../features/sign-in/AddWay.svelte') },
+  { path: '/devices', title: () => m.devices_title(), load: () => import('../features/devices/Devices.svelte'), nav: { icon: Monitor, group: 'machine' } },
+  { path: '/devices/pair', title: () => m.devices_pair(), load: () => import('../features/devices/Pair.svelte') },
+  { path: '/devices/{id}', title: () => m.devices_device(), load: () => import('../features/devices/Device.svelte') },
 ];
