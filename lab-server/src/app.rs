@@ -31,7 +31,7 @@ use crate::{
     },
     gateway::{Gateway, pairing::Pairing},
     lab::{
-        agent::{self, AgentParts, Approvals},
+        agent::{self, AgentParts, Approvals, Prompts},
         assistant::{self, Assistant},
         files::{FileError, Files},
         models::{self, Models, Speeds},
@@ -189,6 +189,7 @@ impl App {
             log: log.clone(),
             approvals: approvals.clone(),
             reach: reach.clone(),
+            prompts: Prompts::default(),
             web_fetch: config.agents.web_fetch,
         };
         let runner = move |writer, order| agent::run(agents.clone(), writer, order).boxed();

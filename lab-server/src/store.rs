@@ -68,7 +68,7 @@ pub use folders::{Folder, FolderChange, MAX_FOLDER_DEPTH};
 pub use identities::{Identity, MAIL, Subject};
 pub use key_terms::{InvalidModelPattern, InvalidScope, KeyTerms, ModelPattern, Rates, Scope, Scopes, Spending};
 pub use ledger::{EntryKind, LedgerEntry};
-pub use messages::{Message, MessagePosition, Role};
+pub use messages::{AT_ONCE, Branch, Message, MessagePosition, Role};
 pub use operations::{BEGINNING, HeadRow, NewestOperation, OperationDraft, OperationPosition, OperationRow};
 pub use pairings::{NewPairing, Pairing, PairingState};
 pub use projects::{Project, ProjectSettings};

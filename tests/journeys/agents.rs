@@ -367,3 +367,41 @@ async fn a_plan_is_agreed_to_before_anything_is_changed_and_a_stopped_run_asks_n
     assert_eq!(late.status, 409);
     assert_eq!(desk.files().await.len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_not_be_read_is_neither_listed_nor_found_nor_edited() {
+    let edits = json!([{ "old": "NEEDLE", "new": "x" }]);
+    let steps = vec![
+        Step::call("files_list", &json!({})),
+        Step::call("files_list", &json!({ "pattern": "secret/**" })),
+        Step::call("files_search", &json!({ "text": "needle" })),
+        Step::call("files_patch", &json!({ "path": "secret/a.md", "edits": edits })),
+        Step::call("files_read", &json!({ "path": "secret/a.md" })),
+        Step::say("done"),
+    ];
+    let write = |path: &str| Step::call("files_write", &json!({ "path": path, "text": format!("NEEDLE in {path}") }));
+    let writes = vec![write("open.md"), write("asked/a.md"), write("secret/a.md"), Step::say("written")];
+    let world = world(&[("writer", writes), ("peeker", steps)]).await;
+    let desk = Desk::of(&world).await;
+    for tool in ["files_write", "files_patch"] {
+        desk.allow(tool).await;
+    }
+    let run = desk.start("local/writer", json!({})).await;
+    assert_eq!(desk.end(&run).await.0, "done");
+    for (pattern, verdict) in [("secret/**", "deny"), ("asked/**", "ask")] {
+        let rule = json!({ "tool": "files_read", "targets": { "type": "matching", "pattern": pattern }, "verdict": verdict });
+        desk.post(&format!("/api/projects/{}/rules", desk.project), rule).await;
+    }
+    let other = desk.post("/api/conversations", json!({ "project": desk.project })).await;
+    let desk = Desk { conversation: other["id"].as_str().expect("an id").to_owned(), ..desk };
+    let run = desk.start("local/peeker", json!({})).await;
+    let (state, parts) = desk.end(&run).await;
+    let told = results(&parts);
+    let no = (false, "the owner does not allow this; do without it, or finish and say what is missing".to_owned());
+    let found = "open.md:1: NEEDLE in open.md\n[left out, because the owner wants to be asked about them: 1; read them one by one]";
+    assert_eq!(state, "done");
+    assert_eq!(told[0], (true, "asked/a.md (20 bytes, version 1)\nopen.md (17 bytes, version 1)".to_owned()));
+    assert_eq!(told[1], (true, "there are no such files".to_owned()));
+    assert_eq!(told[2], (true, found.to_owned()));
+    assert_eq!(told[3..], [no.clone(), no]);
+}

@@ -25,8 +25,8 @@ use crate::{
         operations::Action,
     },
     store::{
-        Conversation, ConversationChange, ConversationFilter, ConversationSettings, FileRef, Message, NewConversation, Role,
-        StoreError,
+        AT_ONCE, Conversation, ConversationChange, ConversationFilter, ConversationSettings, FileRef, Message, NewConversation,
+        Role, StoreError,
     },
 };
 
@@ -126,10 +126,14 @@ pub(crate) struct MessageView {
     created_at: i64,
 }
 
-/// Messages, all at once.
+/// The end of a branch.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Messages {
+    /// Its messages, oldest first.
     data: Vec<MessageView>,
+    /// The message that the first of these follows, where the branch is longer than some megabytes: the `leaf` of what comes before.
+    #[schema(value_type = Option<String>)]
+    earlier: Option<MessageId>,
 }
 
 /// A conversation to be.
@@ -419,7 +423,7 @@ pub(super) async fn fork(
     Ok((StatusCode::CREATED, Json(view(&api, session.user, made).await?)))
 }
 
-/// Every message of a conversation, of all branches, in the order in which they were said.
+/// Every message of a conversation, of all branches, in the order in which they were said. A page has at most 8 MiB of messages, or one.
 #[utoipa::path(
     get, path = "/api/conversations/{id}/messages", operation_id = "list_messages", tag = "conversations",
     security(("session" = [])), params(("id" = String, Path), PageQuery),
@@ -464,7 +468,7 @@ pub(super) async fn say(
     Ok((StatusCode::CREATED, Json(said.into())))
 }
 
-/// One branch of a conversation, from its beginning on.
+/// One branch of a conversation: all of it, or of one with more than 8 MiB the newest messages.
 #[utoipa::path(
     get, path = "/api/conversations/{id}/branch", operation_id = "show_branch", tag = "conversations",
     security(("session" = [])), params(("id" = String, Path), BranchQuery),
@@ -485,11 +489,9 @@ pub(super) async fn branch(
         Some(leaf) => Some(id(&leaf)?),
         None => api.store.conversation(session.user, conversation).await?.ok_or(ApiError::NotFound)?.leaf,
     };
-    let said = match leaf {
-        Some(leaf) => api.store.path_to(session.user, conversation, leaf).await?,
-        None => Vec::new(),
-    };
-    Ok(Json(Messages { data: said.into_iter().map(MessageView::from).collect() }))
+    let Some(leaf) = leaf else { return Ok(Json(Messages { data: Vec::new(), earlier: None })) };
+    let branch = api.store.path_to(session.user, conversation, leaf, AT_ONCE).await?;
+    Ok(Json(Messages { data: branch.messages.into_iter().map(MessageView::from).collect(), earlier: branch.earlier }))
 }
 
 /// What somebody says, with its files as they are in the project.

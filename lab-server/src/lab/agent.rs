@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use wire::{ApprovalId, ProjectId, RuleId, UserId};
 
 pub use approvals::{Answer, AnswerError, Approvals, Remember, Remembered};
+pub use memory::Prompts;
 pub use terms::AgentTerms;
 
 use super::{
@@ -40,6 +41,7 @@ use super::{
 use crate::store::{Question, RunKind, Store, StoreError};
 use budget::{Budget, Budgets, Purse};
 use hands::{Done, Hands};
+use memory::Memory;
 use repeats::{Repeated, Repeats};
 use servers::Servers;
 use tab::Tab;
@@ -66,6 +68,8 @@ pub struct AgentParts {
     pub approvals: Approvals,
     /// The way to addresses that people and models name.
     pub reach: Reach,
+    /// Leave to make prompts.
+    pub prompts: Prompts,
     /// Whether the operator lets agents fetch pages of the web at all.
     pub web_fetch: bool,
 }
@@ -142,7 +146,7 @@ struct Agent {
     mode: Mode,
     web_fetch: bool,
     servers: Servers,
-    turns: Vec<Turn>,
+    memory: Memory,
     /// What tools said since the model was last asked.
     results: Vec<Said>,
     /// Bytes that a prompt may have.
@@ -220,10 +224,12 @@ impl Agent {
             (false, false) => Mode::Act,
         };
         let budgets = if is_chat { Budgets::ANSWER } else { terms.budgets.unwrap_or(settings.budgets) };
-        let mut messages = parts.store.path_to(owner, run.conversation, run.message).await?;
+        let making = parts.prompts.one().await;
+        let mut branch = parts.store.path_to(owner, run.conversation, run.message, memory::MOST_SAID).await?;
         // The last one is what this run is about to make.
-        messages.pop();
-        let turns = memory::turns_of(&parts.files, owner, project, messages, !is_chat).await?;
+        branch.messages.pop();
+        let memory = Memory::of(&parts.files, owner, project, branch, !is_chat).await?;
+        drop(making);
         let known = parts.models.list(owner).into_iter().find(|model| model.name == order.choice.model);
         let servers = if is_chat { Servers::none() } else { Servers::connect(&parts, owner, project).await? };
         let conversation = parts.store.conversation(owner, run.conversation).await?.ok_or(StoreError::Missing("conversation"))?;
@@ -237,7 +243,7 @@ impl Agent {
             choice: order.choice,
             mode,
             servers,
-            turns,
+            memory,
             results: Vec::new(),
             room: memory::room(known.and_then(|model| model.context_length)),
             purse: Purse::new(budgets, Instant::now()),
@@ -270,7 +276,7 @@ impl Agent {
 
     /// Cuts old results when the prompt grows too long. What does not fit after that is for the model's host to refuse.
     fn make_room(&mut self) {
-        memory::fit(&mut self.turns, self.room);
+        self.memory.fit(self.room);
     }
 
     /// Asks the model, and passes on what it says as it says it.
@@ -285,9 +291,8 @@ impl Agent {
             None if left < NEAR_THE_END => Some(left),
             None => None,
         };
-        let prompt = Prompt { choice, system: self.system.clone(), turns: self.turns.clone(), tools: self.tools() };
         let deadline = self.purse.deadline();
-        let listened = tokio::time::timeout_at(deadline.into(), self.listen(prompt)).await;
+        let listened = tokio::time::timeout_at(deadline.into(), self.listen(choice)).await;
         let (said, reply, usage) = listened.map_err(|_| Budget::Time)??;
         self.purse.spend(&usage);
         self.device.clone_from(&usage.device);
@@ -295,16 +300,23 @@ impl Agent {
             self.record_question(step, &usage).await?;
         }
         self.tell_use(usage);
-        self.turns.push(Turn::Assistant(said));
+        self.memory.turns.push(Turn::Assistant(said));
         Ok(reply)
     }
 
     /// Listens to an answer to its end.
-    async fn listen(&self, prompt: Prompt) -> Result<(Vec<Said>, Reply, Use), Ended> {
-        let payer = Payer { user: self.owner, project: self.project };
-        let model = prompt.choice.model.clone();
-        let mut answer = self.parts.models.ask(payer, prompt).await?;
-        self.tab.open(&answer, &model);
+    async fn listen(&mut self, choice: ModelChoice) -> Result<(Vec<Said>, Reply, Use), Ended> {
+        let (user, project) = (self.owner, self.project);
+        let making = self.parts.prompts.one().await;
+        let turns = self.memory.with_pictures(&self.parts.files, user, project).await?;
+        let prompt = Prompt { choice, system: self.system.clone(), turns, tools: self.tools() };
+        let mut answer = self.parts.models.ask(Payer { user, project }, prompt).await?;
+        self.tab.open(&answer, &self.choice.model);
+        drop(making);
+        if self.mode == Mode::Chat {
+            // It is asked once.
+            self.memory = Memory::default();
+        }
         let (mut words, mut said, mut calls) = (String::new(), Vec::new(), Vec::new());
         while let Some(delta) = answer.next().await {
             match delta.inspect_err(|error| self.tab.failed(&answer, error))? {
@@ -357,7 +369,7 @@ impl Agent {
 
     /// The model is told all results at once, as its turn's answer.
     fn tell_results(&mut self) {
-        self.turns.push(Turn::User(std::mem::take(&mut self.results)));
+        self.memory.turns.push(Turn::User(std::mem::take(&mut self.results)));
     }
 
     async fn decide_and_do(&mut self, id: &str, tool: &str, arguments: Value) -> Result<Told, Ended> {

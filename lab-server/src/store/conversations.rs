@@ -269,11 +269,11 @@ impl Store {
         at: MessageId,
     ) -> Result<Conversation, StoreError> {
         let from = self.conversation(owner, conversation).await?.ok_or(StoreError::Missing("conversation"))?;
-        let said = self.path_to(owner, conversation, at).await?;
+        messages::of_conversation(&self.db, owner, conversation, at).await?;
         let (project, folder) = (from.project, from.folder);
         let new = NewConversation { project, folder, title: from.title, settings: from.settings };
         let fork = self.add_conversation(owner, new).await?;
-        let copied = self.copy_messages(owner, fork.id, said).await;
+        let copied = self.copy_path(owner, (conversation, at), fork.id).await;
         match copied {
             Ok(()) => self.conversation(owner, fork.id).await?.ok_or(StoreError::Missing("conversation")),
             Err(error) => {
@@ -435,7 +435,7 @@ mod tests {
     use super::*;
     use crate::{
         lab::content::{Content, Part},
-        store::{FolderChange, NewTask, Role, TaskChange, TaskPlace, TaskState, scratch::Scratch},
+        store::{FolderChange, Message, NewTask, Role, TaskChange, TaskPlace, TaskState, scratch::Scratch},
     };
 
     pub(crate) fn words(text: &str) -> Content {
@@ -471,10 +471,10 @@ mod tests {
         let answer = say(Some(question.id), Role::Assistant, "answer").await.unwrap();
         let again = say(Some(question.id), Role::Assistant, "another").await.unwrap();
         let edited = say(None, Role::User, "first, edited").await.unwrap();
-        let all = store.messages(ada, at).await.unwrap();
+        let all = store.messages_page(ada, at, None, 99).await.unwrap().0;
         assert_eq!(all, [question.clone(), answer.clone(), again.clone(), edited.clone()]);
         assert!(all.is_sorted_by(|one, other| one.created_at < other.created_at));
-        assert_eq!(store.path_to(ada, at, again.id).await.unwrap(), [question.clone(), again.clone()]);
+        assert_eq!(store.path_to(ada, at, again.id, usize::MAX).await.unwrap().messages, [question.clone(), again.clone()]);
         assert_eq!(store.conversation(ada, at).await.unwrap().unwrap().leaf, Some(edited.id));
         let (page, next) = store.messages_page(ada, at, None, 3).await.unwrap();
         assert_eq!(page.len(), 3);
@@ -491,17 +491,18 @@ mod tests {
         assert_eq!(store.conversation(ada, at).await.unwrap(), Some(changed));
 
         let fork = store.fork_conversation(ada, at, again.id).await.unwrap();
-        let texts: Vec<_> = store.messages(ada, fork.id).await.unwrap().into_iter().map(|said| said.content).collect();
+        let texts: Vec<_> =
+            store.messages_page(ada, fork.id, None, 99).await.unwrap().0.into_iter().map(|said| said.content).collect();
         assert_eq!((fork.title.as_deref(), texts), (Some("Name"), vec![question.content.clone(), again.content.clone()]));
 
         let missing = |error: StoreError| assert!(matches!(error, StoreError::Missing(_)), "{error}");
         missing(store.add_conversation(eve, new(project)).await.unwrap_err());
         missing(store.add_message(eve, at, None, Role::User, words("x"), None).await.unwrap_err());
         missing(store.add_message(ada, fork.id, Some(again.id), Role::User, words("x"), None).await.unwrap_err());
-        missing(store.messages(eve, at).await.unwrap_err());
+        missing(store.messages_page(eve, at, None, 99).await.unwrap_err());
         missing(store.messages_page(eve, at, None, 9).await.unwrap_err());
-        missing(store.path_to(eve, at, again.id).await.unwrap_err());
-        missing(store.path_to(ada, fork.id, again.id).await.unwrap_err());
+        missing(store.path_to(eve, at, again.id, 9).await.unwrap_err());
+        missing(store.path_to(ada, fork.id, again.id, 9).await.unwrap_err());
         missing(store.set_message_content(eve, again.id, words("x")).await.unwrap_err());
         missing(store.update_conversation(eve, at, None, chosen).await.unwrap_err());
         missing(store.fork_conversation(eve, at, again.id).await.unwrap_err());
@@ -514,7 +515,7 @@ mod tests {
         assert_eq!(store.conversation(ada, at).await.unwrap(), None);
         assert_eq!(store.message(ada, answer.id).await.unwrap(), None);
         assert!(matches!(store.vault.key(Scope::Conversation(ada, at)).await, Err(VaultError::NoKey)));
-        assert_eq!(store.messages(ada, fork.id).await.unwrap().len(), 2);
+        assert_eq!(store.messages_page(ada, fork.id, None, 99).await.unwrap().0.len(), 2);
     }
 
     #[tokio::test]
@@ -524,11 +525,73 @@ mod tests {
         let at = store.add_conversation(ada, new(project)).await.unwrap().id;
         let first = store.add_message(ada, at, None, Role::User, words("x"), None).await.unwrap();
         let long = store.add_conversation(ada, new(project)).await.unwrap().id;
-        store.copy_messages(ada, long, vec![first; 2500]).await.unwrap();
+        store.copy_messages(ada, long, None, vec![first; 2500]).await.unwrap();
         let leaf = store.conversation(ada, long).await.unwrap().unwrap().leaf.unwrap();
-        assert_eq!(store.path_to(ada, long, leaf).await.unwrap().len(), 2500);
+        assert_eq!(store.path_to(ada, long, leaf, usize::MAX).await.unwrap().messages.len(), 2500);
         store.delete_conversation(ada, long).await.unwrap();
         assert_eq!(store.message(ada, leaf).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn nobody_reads_more_of_a_conversation_than_so_many_bytes_at_once() {
+        let People { scratch, ada, project, .. } = people().await;
+        let store = &scratch.store;
+        let at = store.add_conversation(ada, new(project)).await.unwrap().id;
+        let text = "x".repeat(1 << 20);
+        let mut said: Vec<MessageId> = Vec::new();
+        for _ in 0..20 {
+            let parent = said.last().copied();
+            said.push(store.add_message(ada, at, parent, Role::User, words(&text), None).await.unwrap().id);
+        }
+        let ids = |messages: &[Message]| messages.iter().map(|message| message.id).collect::<Vec<_>>();
+        // Seven, for what is sealed is a little longer than a mebibyte.
+        let (mut read, mut after) = (Vec::new(), None);
+        for expected in [7, 7, 6] {
+            let (page, next) = store.messages_page(ada, at, after, 1000).await.unwrap();
+            assert_eq!(page.len(), expected);
+            read.extend(ids(&page));
+            after = next;
+        }
+        assert_eq!((&read, after), (&said, None));
+        // A branch is read from its end, and goes on where it says.
+        let newest = store.path_to(ada, at, said[19], crate::store::AT_ONCE).await.unwrap();
+        assert_eq!((&ids(&newest.messages)[..], newest.earlier, newest.left_out), (&said[13..], Some(said[12]), 13));
+        let before = store.path_to(ada, at, said[12], crate::store::AT_ONCE).await.unwrap();
+        assert_eq!((&ids(&before.messages)[..], before.left_out), (&said[6..13], 6));
+        let last = store.path_to(ada, at, said[19], 0).await.unwrap();
+        assert_eq!((ids(&last.messages), last.left_out), (vec![said[19]], 19), "the last one is read whatever it has");
+        let whole = store.path_to(ada, at, said[19], usize::MAX).await.unwrap();
+        assert_eq!((whole.messages.len(), whole.earlier, whole.left_out), (20, None, 0));
+        // A copy is whole, in its order, though it is made in parts.
+        let fork = store.fork_conversation(ada, at, said[18]).await.unwrap();
+        let copied = store.path_to(ada, fork.id, fork.leaf.unwrap(), usize::MAX).await.unwrap().messages;
+        let times = |messages: &[Message]| messages.iter().map(|message| message.created_at).collect::<Vec<_>>();
+        assert_eq!(times(&copied), times(&whole.messages[..19]));
+        // What is searched comes in parts as well.
+        let mut seen = 0;
+        let mut position = None;
+        for expected in [7, 7, 6] {
+            let (found, last) =
+                store.look_through(ada, &[at], position, 1000, 1000, |message| Some(message.id)).await.unwrap().unwrap();
+            assert_eq!(found.len(), expected);
+            seen += found.len();
+            position = Some(last);
+        }
+        assert_eq!(seen, 20);
+        assert!(store.look_through(ada, &[at], position, 1000, 1000, |_| Some(())).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_conversation_has_so_many_messages() {
+        let People { scratch, ada, project, .. } = people().await;
+        let store = &scratch.store;
+        let at = store.add_conversation(ada, new(project)).await.unwrap().id;
+        let first = store.add_message(ada, at, None, Role::User, words("x"), None).await.unwrap();
+        let full = store.add_conversation(ada, new(project)).await.unwrap().id;
+        store.copy_messages(ada, full, None, vec![first; 9_999]).await.unwrap();
+        let last = store.add_message(ada, full, None, Role::User, words("the last"), None).await.unwrap();
+        let more = store.add_message(ada, full, Some(last.id), Role::User, words("more"), None).await;
+        assert!(matches!(more, Err(StoreError::Full(why)) if why.ends_with("begin another one")), "{more:?}");
     }
 
     #[tokio::test]
@@ -681,7 +744,7 @@ mod tests {
         assert!(matches!(store.delete_project(ada, project).await, Err(StoreError::Database(_))));
         // Nobody reads them any more, though the rows are there.
         assert_eq!(store.conversation(ada, lone.id).await.unwrap(), None);
-        assert!(matches!(store.messages(ada, inside.id).await, Err(StoreError::Missing(_))));
+        assert!(matches!(store.messages_page(ada, inside.id, None, 99).await, Err(StoreError::Missing(_))));
         assert!(store.finish_departures().await.is_err());
         assert_eq!((said().await, store.projects(ada).await.unwrap().len()), (3, 2));
 
@@ -692,7 +755,7 @@ mod tests {
             assert_eq!((said().await, left), (1, vec![other]));
         }
         assert_eq!(entity::Entity::find().all(&store.db).await.unwrap().len(), 1);
-        assert_eq!(store.messages(ada, stays.id).await.unwrap()[0].content, words("x"));
+        assert_eq!(store.messages_page(ada, stays.id, None, 99).await.unwrap().0[0].content, words("x"));
     }
 
     /// Ten thousand messages of half a kilobyte, of which one is looked for. It prints how long that took.
@@ -708,7 +771,7 @@ mod tests {
         let filler = store.add_message(ada, at, None, Role::User, words(&"lorem ipsum ".repeat(42)), None).await.unwrap();
         for _ in 0..100 {
             let next = store.add_conversation(ada, new(project)).await.unwrap().id;
-            store.copy_messages(ada, next, vec![filler.clone(); 100]).await.unwrap();
+            store.copy_messages(ada, next, None, vec![filler.clone(); 100]).await.unwrap();
         }
         let needle = store.add_message(ada, at, Some(filler.id), Role::User, words("A Needle, in hay"), None).await.unwrap();
         let query = |text: &str| search::Query { text: text.into(), among: search::Among::Conversations, project: None };

@@ -1,10 +1,10 @@
 //! Messages: a tree for each conversation. What was said is never overwritten by another way of saying it: that is a sibling.
 
-use std::{collections::HashMap, fmt, str::FromStr};
+use std::{collections::HashMap, fmt, ops::Range, str::FromStr};
 
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait, IntoActiveModel,
-    QueryFilter, QueryOrder, QuerySelect, Select, Statement,
+    ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait, FromQueryResult,
+    IntoActiveModel, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, Select, Statement, sea_query::Expr,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -15,6 +15,24 @@ use crate::{
     lab::content::{Content, Part},
     vault::{Key, Place, Scope},
 };
+
+/// Messages of a conversation at most: ten times those of the longest that anybody reads to its end. Whoever reads a conversation whole
+/// reads so many rows.
+const MOST_MESSAGES: u64 = 10_000;
+/// Bytes of messages that are read at once, unless one alone has more. Whoever wants more of them comes again, so that nobody makes the
+/// Lab hold a conversation of gigabytes.
+pub const AT_ONCE: usize = 8 << 20;
+
+/// The end of a branch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Branch {
+    /// Its messages, oldest first.
+    pub messages: Vec<Message>,
+    /// The message that these follow, where there was more than was wanted.
+    pub earlier: Option<MessageId>,
+    /// How many messages there are up to that one.
+    pub left_out: usize,
+}
 
 /// Something that was said in a conversation.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,17 +95,8 @@ impl Store {
         Ok(message)
     }
 
-    /// Every message of a conversation, of all branches, in the order in which they were said.
-    ///
-    /// # Errors
-    /// [`StoreError::Missing`] when the owner has no such conversation.
-    pub async fn messages(&self, owner: UserId, conversation: ConversationId) -> Result<Vec<Message>, StoreError> {
-        conversations::of_owner(&self.db, owner, conversation).await?;
-        let rows = of(owner, conversation).order_by_asc(entity::Column::CreatedAt).all(&self.db).await?;
-        self.read(owner, conversation, rows).await
-    }
-
-    /// As [`Store::messages`], at most `limit` after `after`, and where to go on.
+    /// The messages of a conversation, of all branches, in the order in which they were said: at most `limit` after `after`, and at most
+    /// [`AT_ONCE`] bytes of them, and where to go on.
     ///
     /// # Errors
     /// [`StoreError::Missing`] when the owner has no such conversation.
@@ -104,15 +113,11 @@ impl Store {
             let same_time = Condition::all().add(entity::Column::CreatedAt.eq(time)).add(entity::Column::Id.gt(id.to_string()));
             find = find.filter(Condition::any().add(entity::Column::CreatedAt.gt(time)).add(same_time));
         }
-        let mut rows = find
-            .order_by_asc(entity::Column::CreatedAt)
-            .order_by_asc(entity::Column::Id)
-            .limit(limit.saturating_add(1))
-            .all(&self.db)
-            .await?;
-        let kept = usize::try_from(limit).unwrap_or(usize::MAX);
-        let more = rows.len() > kept;
-        rows.truncate(kept);
+        let find = find.order_by_asc(entity::Column::CreatedAt).order_by_asc(entity::Column::Id);
+        let sizes = sizes(&self.db, find.clone(), limit.saturating_add(1)).await?;
+        let kept = fitting(&sizes, AT_ONCE).min(usize::try_from(limit).unwrap_or(usize::MAX));
+        let more = sizes.len() > kept;
+        let rows = find.limit(kept as u64).all(&self.db).await?;
         let messages = self.read(owner, conversation, rows).await?;
         let next = messages.last().filter(|_| more).map(|last| Bookmark { time: last.created_at, id: last.id });
         Ok((messages, next))
@@ -128,17 +133,70 @@ impl Store {
         Ok(self.read(owner, conversation, vec![row]).await?.pop())
     }
 
-    /// The branch that ends with `leaf`, from its beginning on.
+    /// The branch that ends with `leaf`: its newest messages, as many as have at most `most` bytes, and the last one whatever it has.
     ///
     /// # Errors
     /// [`StoreError::Missing`] when the owner has no such conversation, or that has no such message.
-    pub async fn path_to(&self, owner: UserId, conversation: ConversationId, leaf: MessageId) -> Result<Vec<Message>, StoreError> {
-        let values = [leaf.to_string(), conversation.to_string(), owner.to_string()];
-        let walk = Statement::from_sql_and_values(DbBackend::Sqlite, PATH, values.map(sea_orm::Value::from));
-        let rows = entity::Entity::find().from_raw_sql(walk).all(&self.db).await?;
-        if rows.is_empty() {
-            return Err(StoreError::Missing("message"));
+    pub async fn path_to(
+        &self,
+        owner: UserId,
+        conversation: ConversationId,
+        leaf: MessageId,
+        most: usize,
+    ) -> Result<Branch, StoreError> {
+        let steps = self.steps_to(owner, conversation, leaf).await?;
+        let sizes: Vec<i64> = steps.iter().map(|step| step.bytes).collect();
+        let kept = fitting(&sizes, most);
+        let messages = self.path_part(owner, conversation, leaf, 0..kept).await?;
+        let earlier = steps.get(kept).map(|step| id(&step.id, "message id")).transpose()?;
+        Ok(Branch { messages, earlier, left_out: steps.len() - kept })
+    }
+
+    /// Copies a branch into a conversation that has no messages yet, [`AT_ONCE`] bytes at a time.
+    pub(super) async fn copy_path(
+        &self,
+        owner: UserId,
+        (from, leaf): (ConversationId, MessageId),
+        to: ConversationId,
+    ) -> Result<(), StoreError> {
+        let steps = self.steps_to(owner, from, leaf).await?;
+        let (mut behind, mut above) = (steps.len(), None);
+        while behind > 0 {
+            let sizes: Vec<i64> = steps[..behind].iter().rev().map(|step| step.bytes).collect();
+            let first = behind - fitting(&sizes, AT_ONCE);
+            let said = self.path_part(owner, from, leaf, first..behind).await?;
+            if said.is_empty() {
+                // It was deleted meanwhile.
+                return Err(StoreError::Missing("message"));
+            }
+            above = self.copy_messages(owner, to, above, said).await?;
+            behind = first;
         }
+        Ok(())
+    }
+
+    /// A branch, from its last message to its first one.
+    async fn steps_to(&self, owner: UserId, conversation: ConversationId, leaf: MessageId) -> Result<Vec<Step>, StoreError> {
+        let values = [leaf.to_string(), conversation.to_string(), owner.to_string()];
+        let sql = format!("{PATH} SELECT path.id, length(messages.content_sealed) AS bytes {OF_PATH} ORDER BY path.depth");
+        let walk = Statement::from_sql_and_values(DbBackend::Sqlite, sql, values.map(sea_orm::Value::from));
+        let steps = Step::find_by_statement(walk).all(&self.db).await?;
+        if steps.is_empty() { Err(StoreError::Missing("message")) } else { Ok(steps) }
+    }
+
+    /// The messages of a branch that are so many steps from its last one, oldest first.
+    async fn path_part(
+        &self,
+        owner: UserId,
+        conversation: ConversationId,
+        leaf: MessageId,
+        steps: Range<usize>,
+    ) -> Result<Vec<Message>, StoreError> {
+        let names = [leaf.to_string(), conversation.to_string(), owner.to_string()].map(sea_orm::Value::from);
+        let ends = [steps.start, steps.end].map(|end| sea_orm::Value::from(i64::try_from(end).unwrap_or(i64::MAX)));
+        let sql = format!("{PATH} SELECT messages.* {OF_PATH} WHERE path.depth >= $4 AND path.depth < $5 ORDER BY path.depth DESC");
+        let walk = Statement::from_sql_and_values(DbBackend::Sqlite, sql, names.into_iter().chain(ends));
+        let rows = entity::Entity::find().from_raw_sql(walk).all(&self.db).await?;
         self.read(owner, conversation, rows).await
     }
 
@@ -202,15 +260,12 @@ impl Store {
             let next = entity::Column::ConversationId.gt(conversation.to_string());
             find = find.filter(Condition::any().add(next).add(Condition::all().add(same).add(later)));
         }
-        let rows = find
-            .order_by_asc(entity::Column::ConversationId)
-            .order_by_asc(entity::Column::CreatedAt)
-            .limit(limit)
-            .all(&self.db)
-            .await?;
-        if rows.is_empty() {
+        let find = find.order_by_asc(entity::Column::ConversationId).order_by_asc(entity::Column::CreatedAt);
+        let sizes = sizes(&self.db, find.clone(), limit).await?;
+        if sizes.is_empty() {
             return Ok(None);
         }
+        let rows = find.limit(fitting(&sizes, AT_ONCE) as u64).all(&self.db).await?;
         let scopes: Vec<_> = conversations.iter().map(|conversation| Scope::Conversation(owner, *conversation)).collect();
         // What has none was deleted since it was listed.
         let keys: HashMap<String, Key> =
@@ -234,16 +289,17 @@ impl Store {
         found.await
     }
 
-    /// Puts messages into a conversation that has none yet, one below the other.
+    /// Puts messages below the last one that was put into a conversation, one below the other; which one is the last now.
     pub(super) async fn copy_messages(
         &self,
         owner: UserId,
         conversation: ConversationId,
+        above: Option<MessageId>,
         said: Vec<Message>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Option<MessageId>, StoreError> {
         let key = key_of(&self.vault, Scope::Conversation(owner, conversation), "conversation").await?;
         let rows = off_runtime(move || {
-            let mut above = None;
+            let mut above = above;
             let mut rows = Vec::with_capacity(said.len());
             for said in said {
                 let id = MessageId::random();
@@ -264,7 +320,7 @@ impl Store {
             conversations::grown(&transaction, grows, leaf, time).await?;
         }
         transaction.commit().await?;
-        Ok(())
+        Ok(last.map(|(leaf, _)| leaf))
     }
 
     async fn message_row(&self, owner: UserId, message: MessageId) -> Result<Option<entity::Model>, StoreError> {
@@ -298,7 +354,11 @@ pub(super) async fn append(transaction: &DatabaseTransaction, key: &Key, owner: 
     if let Some(parent) = parent {
         of_conversation(transaction, owner, conversation, parent).await?;
     }
-    let newest = of(owner, conversation).order_by_desc(entity::Column::CreatedAt).limit(1).one(transaction).await?;
+    if of(owner, conversation).count(transaction).await? >= MOST_MESSAGES {
+        return Err(StoreError::Full("the conversation has 10,000 messages, which is as many as it can have; begin another one"));
+    }
+    let newest = of(owner, conversation).order_by_desc(entity::Column::CreatedAt).limit(1);
+    let newest: Option<i64> = newest.select_only().column(entity::Column::CreatedAt).into_tuple().one(transaction).await?;
     let message = Message {
         id: MessageId::random(),
         conversation,
@@ -308,7 +368,7 @@ pub(super) async fn append(transaction: &DatabaseTransaction, key: &Key, owner: 
         run,
         version: 1,
         // The order of messages is the order of their times, also within a millisecond and when a clock is set back.
-        created_at: newest.map_or(0, |newest| newest.created_at + 1).max(now_ms()),
+        created_at: newest.map_or(0, |newest| newest + 1).max(now_ms()),
     };
     message.row(owner, key)?.into_active_model().insert(transaction).await?;
     conversations::grown(transaction, grows, message.id, message.created_at).await?;
@@ -330,12 +390,36 @@ pub(super) async fn rewrite(
     Ok(true)
 }
 
-/// From a message to the beginning, told from the beginning.
+/// A message of a branch.
+#[derive(FromQueryResult)]
+struct Step {
+    id: String,
+    bytes: i64,
+}
+
+/// The sizes of rows, in their order, without reading them.
+async fn sizes(db: &impl ConnectionTrait, find: Select<entity::Entity>, limit: u64) -> Result<Vec<i64>, StoreError> {
+    let bytes = Expr::cust("length(content_sealed)");
+    Ok(find.limit(limit).select_only().column_as(bytes, "bytes").into_tuple().all(db).await?)
+}
+
+/// How many of these have at most so many bytes together; the first one is always among them.
+fn fitting(sizes: &[i64], most: usize) -> usize {
+    let mut whole = 0_usize;
+    let fits = |size: &&i64| {
+        whole = whole.saturating_add(usize::try_from(**size).unwrap_or_default());
+        whole <= most
+    };
+    sizes.iter().take_while(fits).count().max(1).min(sizes.len())
+}
+
+/// From a message to the beginning.
 const PATH: &str = "WITH RECURSIVE path (id, parent_id, depth) AS ( \
      SELECT id, parent_id, 0 FROM messages WHERE id = $1 AND conversation_id = $2 AND user_id = $3 \
      UNION ALL SELECT above.id, above.parent_id, path.depth + 1 FROM messages above JOIN path ON above.id = path.parent_id \
-     WHERE above.conversation_id = $2 AND above.user_id = $3) \
-     SELECT messages.* FROM path JOIN messages ON messages.id = path.id ORDER BY path.depth DESC";
+     WHERE above.conversation_id = $2 AND above.user_id = $3)";
+/// What stands in the messages that were found so.
+const OF_PATH: &str = "FROM path JOIN messages ON messages.id = path.id";
 
 /// The first words of a text, on one line, at most so many bytes.
 fn beginning(text: &str, limit: usize) -> String {

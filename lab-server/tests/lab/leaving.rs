@@ -100,7 +100,7 @@ async fn a_deleted_account_is_gone_at_once_and_no_copy_of_it_opens() {
     let old = Store::of(&Config::in_dir(&copy)).await.unwrap();
     assert!(rows(&copy.join("lab.sqlite"), "messages").await == 500);
     assert_eq!(old.user(browser.user).await.unwrap(), None);
-    assert!(old.messages(browser.user, conversation).await.map_or(true, |messages| messages.is_empty()));
+    assert!(old.messages_page(browser.user, conversation, None, 99).await.map_or(true, |(messages, _)| messages.is_empty()));
     assert!(old.folders(browser.user).await.map_or(true, |folders| folders.is_empty()));
     assert!(old.identities(browser.user).await.map_or(true, |identities| identities.iter().all(|one| one.email.is_none())));
     // A Lab that starts on them ends what is left.
@@ -361,8 +361,8 @@ async fn a_backup_that_is_older_brings_nobody_back() {
     std::fs::copy(lab.dir.join("master.key"), again.join("master.key")).unwrap();
     let old = Store::of(&Config::in_dir(&again)).await.unwrap();
     assert_eq!((old.user(ada.user).await.unwrap(), old.user(eve.user).await.unwrap().unwrap().name), (None, "eve".to_owned()));
-    assert!(old.messages(ada.user, gone).await.map_or(true, |messages| messages.is_empty()));
-    assert_eq!(old.messages(eve.user, kept).await.unwrap().len(), 5);
+    assert!(old.messages_page(ada.user, gone, None, 99).await.map_or(true, |(messages, _)| messages.is_empty()));
+    assert_eq!(old.messages_page(eve.user, kept, None, 99).await.unwrap().0.len(), 5);
     for scope in [Scope::User(ada.user), Scope::Project(ada.user, ada.project), Scope::Conversation(ada.user, gone)] {
         assert!(matches!(old.vault().key(scope).await, Err(VaultError::NoKey)), "{scope}");
     }

@@ -56,3 +56,19 @@ async fn the_messages_of_twenty_stopped_runs_tell_to_the_nano_what_was_charged()
     assert_eq!((count("run_started"), count("run_ended")), (6, 6));
     println!("{charged} nano-credits in twenty messages and in the ledger");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_budget_of_no_credits_asks_no_providers_model() {
+    let world = CloudWorld::with_models(&MODELS).await;
+    let desk = Desk::at(world.sign_in().await).await;
+    let budgets = |nano: i64| json!({ "budgets": { "steps": 5, "seconds": 60, "tokens": 100_000, "nano_credits": nano } });
+    let run = desk.start_as(MODELS[0], Some(budgets(0))).await;
+    assert_eq!(desk.end(&run).await.0, "exhausted");
+    // With a single one it is asked, and the record of that is the first there is.
+    let run = desk.start_as(MODELS[0], Some(budgets(1))).await;
+    desk.end(&run).await;
+    let message = desk.get(&format!("/api/runs/{run}")).await["message"].as_str().expect("an id").parse().expect("an id");
+    let message = world.lab.store.message(world.user, message).await.expect("the messages").expect("the message");
+    let asked: Vec<String> = message.content.usage.iter().map(|usage| usage.request.to_string()).collect();
+    assert_eq!(asked, [world.records(1).await.remove(0).id]);
+}

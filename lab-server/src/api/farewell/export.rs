@@ -42,8 +42,10 @@ use crate::{
     store::{Conversation, ConversationFilter, FileRef, RequestFilter, StoreError},
 };
 
-/// Pieces that wait to be packed, and packed pieces that wait to be sent.
-const WAITING: usize = 8;
+/// Pieces that wait to be packed. One may be a message of some megabytes.
+const WAITING: usize = 2;
+/// Packed pieces that wait to be sent.
+const PACKED: usize = 8;
 /// Packed bytes that are sent together.
 const PIECE: usize = 64 * 1024;
 /// Rows that are read together.
@@ -63,7 +65,7 @@ const README: &str = include_str!("README.txt");
 pub(super) async fn export(State(Api(api)): State<Api>, session: Session) -> Result<Response, ApiError> {
     session.fresh()?;
     let (pieces, to_pack) = mpsc::channel(WAITING);
-    let (packed, body) = mpsc::channel(WAITING);
+    let (packed, body) = mpsc::channel(PACKED);
     // A reader who does not read holds a thread, and whoever opens many would hold all.
     let busy = ApiError::TooManyRequests { retry_after_s: 30 };
     let turn = api.exporting.try_take(session.user).ok_or(busy)?;
@@ -336,37 +338,59 @@ impl Everything<'_> {
         Ok(())
     }
 
+    /// Message by message, and of runs some events at a time: a conversation may have more of either than fits into memory.
     async fn conversation(&self, conversation: Conversation) -> Result<(), ExportError> {
-        let id = conversation.id;
-        let store = &self.api.store;
-        let messages = store.messages(self.user, id).await?.into_iter().map(MessageView::from).collect::<Vec<_>>();
-        let (mut runs, mut after) = (Vec::new(), None);
+        let (id, store) = (conversation.id, &self.api.store);
+        let about = json!({
+            "id": id, "project": conversation.project, "folder": conversation.folder, "title": conversation.title,
+            "settings": conversation.settings, "leaf": conversation.leaf, "pinned": conversation.pinned,
+            "archived_at": conversation.archived_at, "created_at": conversation.created_at, "updated_at": conversation.updated_at
+        });
+        self.file(&format!("conversations/{id}.json"), format!("{{\"conversation\": {about},\n\"messages\": [").into()).await?;
+        let (mut separator, mut after) = ("\n", None);
         loop {
-            let (page, next) = store.runs(self.user, id, after, TOGETHER).await?;
-            for run in page {
-                let (mut events, mut seen) = (Vec::new(), 0);
-                loop {
-                    let more = store.run_events(self.user, &run, seen).await?;
-                    match more.last() {
-                        Some(last) => seen = last.seq,
-                        None => break,
-                    }
-                    events.extend(more);
-                }
-                runs.push(json!({ "run": RunView::from(run), "events": events }));
+            let (page, next) = store.messages_page(self.user, id, after, TOGETHER).await?;
+            for message in page {
+                self.entry(&mut separator, &MessageView::from(message)).await?;
             }
             match next {
                 Some(next) => after = Some(next),
                 None => break,
             }
         }
-        let about = json!({
-            "id": id, "project": conversation.project, "folder": conversation.folder, "title": conversation.title,
-            "settings": conversation.settings, "leaf": conversation.leaf, "pinned": conversation.pinned,
-            "archived_at": conversation.archived_at, "created_at": conversation.created_at, "updated_at": conversation.updated_at
-        });
-        let all = json!({ "conversation": about, "messages": messages, "runs": runs });
-        self.json(&format!("conversations/{id}.json"), &all).await
+        self.push(Piece::Bytes(Bytes::from_static(b"],\n\"runs\": ["))).await?;
+        let (mut between, mut after) = ("\n", None);
+        loop {
+            let (page, next) = store.runs(self.user, id, after, TOGETHER).await?;
+            for run in page {
+                let about = json!(RunView::from(run.clone()));
+                self.push(Piece::Bytes(format!("{between}{{\"run\": {about}, \"events\": [").into())).await?;
+                between = ",\n";
+                let (mut separator, mut seen) = ("\n", 0);
+                loop {
+                    let events = store.run_events(self.user, &run, seen).await?;
+                    let Some(last) = events.last() else { break };
+                    seen = last.seq;
+                    for event in &events {
+                        self.entry(&mut separator, event).await?;
+                    }
+                }
+                self.push(Piece::Bytes(Bytes::from_static(b"]}"))).await?;
+            }
+            match next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
+        }
+        self.push(Piece::Bytes(Bytes::from_static(b"]}\n"))).await
+    }
+
+    /// An entry of a list, behind what stands between it and the one before.
+    async fn entry(&self, separator: &mut &'static str, value: &(impl Serialize + Sync)) -> Result<(), ExportError> {
+        let mut entry = separator.as_bytes().to_vec();
+        serde_json::to_writer(&mut entry, value).map_err(|_| StoreError::Corrupt("export"))?;
+        *separator = ",\n";
+        self.push(Piece::Bytes(entry.into())).await
     }
 
     async fn json(&self, name: &str, value: &(impl Serialize + Sync)) -> Result<(), ExportError> {

@@ -168,7 +168,7 @@ impl Hands {
         let text = search.into_text();
         Ok(match asked_for {
             0 => text,
-            count => format!("{text}\n[{count} files are left out that the owner wants to be asked about; read them one by one]"),
+            count => format!("{text}\n[left out, because the owner wants to be asked about them: {count}; read them one by one]"),
         })
     }
 

@@ -30,6 +30,9 @@ const MAX_EVENTS: u64 = 200_000;
 const MAX_UNWRITTEN: usize = 16 << 20;
 /// Bytes of what was written already that are kept at hand: a watcher who is behind by more reads the database.
 const WINDOW: usize = 1 << 20;
+/// Bytes that a run says at most, all together: some hundreds of the longest results of tools. Its message is in memory until it ends, and
+/// whoever reads it later reads it whole.
+const MAX_SAID: usize = 16 << 20;
 /// What an event takes beside its words.
 const BESIDE: usize = 96;
 /// Events that a watcher is given at once.
@@ -65,6 +68,8 @@ struct State {
     kept: usize,
     /// Bytes of events that are not written.
     unwritten: usize,
+    /// Bytes of all events so far.
+    said: usize,
     pushed: u64,
     tailed: u64,
     written: u64,
@@ -96,6 +101,7 @@ impl Log {
             events: VecDeque::new(),
             kept: 0,
             unwritten: 0,
+            said: 0,
             pushed: 0,
             tailed: 0,
             written: 0,
@@ -160,7 +166,7 @@ impl Log {
             None
         } else if bytes > MAX_EVENT {
             Some(("event_too_large", "a part of the answer was larger than this lab keeps; ask for less at once"))
-        } else if state.pushed >= MAX_EVENTS {
+        } else if state.pushed >= MAX_EVENTS || state.said + bytes > MAX_SAID {
             Some(("run_too_long", "the answer was longer than this lab keeps; go on in a new message"))
         } else if state.unwritten > MAX_UNWRITTEN {
             Some(("storage", "the lab could not write down what was said; its operator finds the cause in its log"))
@@ -205,6 +211,7 @@ impl Log {
         state.fold.take(&event);
         state.pushed += 1;
         state.unwritten += bytes;
+        state.said += bytes;
         let numbered = Numbered { seq: state.pushed, time: now_ms(), event };
         state.events.push_back((Arc::new(numbered), bytes));
         if !state.called {

@@ -240,6 +240,18 @@ async fn a_run_that_is_stopped_panics_or_says_too_much_has_an_end() {
     say.send(Say::Event(text(&"x".repeat(300 << 10)))).unwrap();
     let events = rest(&mut world.follow(&run, 0).await).await;
     assert_eq!((events.len(), failed(&events[1]).as_str()), (2, "event_too_large"));
+
+    // Many pieces that are not too large, of a run that is.
+    let run = world.start(None).await;
+    let say = world.begun.recv().await.unwrap();
+    let mut watcher = world.follow(&run, 0).await;
+    for _ in 0..70 {
+        say.send(Say::Event(text(&"x".repeat(250 << 10)))).unwrap();
+    }
+    let events = rest(&mut watcher).await;
+    assert_eq!((events.len(), failed(events.last().unwrap()).as_str()), (66, "run_too_long"));
+    let kept = world.message(&run).await.parts;
+    assert!(matches!(&kept[..], [Part::Text { text }] if text.len() == 65 * (250 << 10)));
 }
 
 #[tokio::test]

@@ -143,7 +143,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** One branch of a conversation, from its beginning on. */
+        /** One branch of a conversation: all of it, or of one with more than 8 MiB the newest messages. */
         get: operations["show_branch"];
         put?: never;
         post?: never;
@@ -177,7 +177,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Every message of a conversation, of all branches, in the order in which they were said. */
+        /** Every message of a conversation, of all branches, in the order in which they were said. A page has at most 8 MiB of messages, or one. */
         get: operations["list_messages"];
         put?: never;
         /** Says something. Nobody answers yet: that is a run. */
@@ -1932,9 +1932,12 @@ export interface components {
              */
             version: number;
         };
-        /** @description Messages, all at once. */
+        /** @description The end of a branch. */
         Messages: {
+            /** @description Its messages, oldest first. */
             data: components["schemas"]["Message"][];
+            /** @description The message that the first of these follows, where the branch is longer than some megabytes: the `leaf` of what comes before. */
+            earlier?: string | null;
         };
         /** @description What somebody wrote or chose to have one message made: kept with the run, so that it can be told and done again. */
         ModelChoice: {
