@@ -21,32 +21,36 @@ export function match(pattern: string, path: string): Matched | null {
   return blanks;
 }
 
+/** Whether the page may be left for `to`; `null` where the browser itself asks, who then says it in its own words. */
+export type Guard = (to: string | null) => boolean;
+
 class Router {
   path = $state('/');
   query = $state<URLSearchParams>(new URLSearchParams());
-  #guards = new Set<() => boolean>();
+  #guards = new Set<Guard>();
+  #shown = '/';
 
   /** Begins to listen. Links are plain `<a href>`; those within the app are followed here. */
   start(): void {
     this.#read();
-    window.addEventListener('popstate', () => this.#read());
+    window.addEventListener('popstate', () => this.#moved());
     document.addEventListener('click', (event) => this.#follow(event));
   }
 
   go(to: string, how: { replace?: boolean } = {}): void {
-    if (![...this.#guards].every((mayLeave) => mayLeave())) return;
     const url = new URL(to, location.origin);
     if (url.origin !== location.origin) return;
     const target = url.pathname + url.search + url.hash;
+    if (!this.#mayLeave(target)) return;
     if (how.replace) history.replaceState(null, '', target);
     else if (target !== location.pathname + location.search + location.hash) history.pushState(null, '', target);
     this.#read();
   }
 
-  /** Asks `mayLeave` before the page is left by a link. Returns what ends that. */
-  guard(mayLeave: () => boolean): () => void {
+  /** Asks `mayLeave` before the page is left, by a link, by Back or for good. Returns what ends that. */
+  guard(mayLeave: Guard): () => void {
     const unload = (event: BeforeUnloadEvent): void => {
-      if (!mayLeave()) event.preventDefault();
+      if (!mayLeave(null)) event.preventDefault();
     };
     this.#guards.add(mayLeave);
     window.addEventListener('beforeunload', unload);
@@ -56,7 +60,19 @@ class Router {
     };
   }
 
+  #mayLeave(to: string): boolean {
+    return [...this.#guards].every((mayLeave) => mayLeave(to));
+  }
+
+  #moved(): void {
+    const to = location.pathname + location.search + location.hash;
+    if (this.#mayLeave(to)) this.#read();
+    // The browser has moved already: back to what is shown.
+    else history.pushState(null, '', this.#shown);
+  }
+
   #read(): void {
+    this.#shown = location.pathname + location.search + location.hash;
     this.path = location.pathname;
     this.query = new URLSearchParams(location.search);
   }
