@@ -3,6 +3,7 @@ export { default as Checkbox } from './Checkbox.svelte';
 export { default as ConfirmDialog } from './ConfirmDialog.svelte';
 export { default as Copy } from './Copy.svelte';
 export { default as Dialog } from './Dialog.svelte';
+export { default as Diff } from './Diff.svelte';
 export { default as Empty } from './Empty.svelte';
 export { default as Field } from './Field.svelte';
 export { default as Icon } from './Icon.svelte';
