@@ -15,7 +15,7 @@ export type Language = (typeof languages)[number];
 export async function wear(page: Page, look: Look, screen: Screen): Promise<void> {
   await page.setViewportSize(screens[screen]);
   await page.emulateMedia({
-    colorScheme: look === 'light' ? 'light' : look === 'dark' ? 'dark' : 'light',
+    colorScheme: look === 'dark' ? 'dark' : 'light',
     contrast: look === 'contrast' ? 'more' : 'no-preference',
     // What still moves has no colour yet.
     reducedMotion: 'reduce',

@@ -11,6 +11,8 @@ export interface Hand {
   write(target: Locator, text: string): Promise<void>;
   /** Out of a list of the browser's own. */
   choose(target: Locator, label: string): Promise<void>;
+  /** To another page of the app, by its name in the navigation. */
+  go(page: Page, name: string | RegExp): Promise<void>;
 }
 
 const DESKTOP = { viewport: { width: 1280, height: 800 } };
@@ -32,6 +34,10 @@ class Mouse implements Hand {
   async choose(target: Locator, label: string): Promise<void> {
     await target.selectOption({ label });
   }
+
+  async go(page: Page, name: string | RegExp): Promise<void> {
+    await this.press(page.getByRole('navigation').getByRole('link', { name, exact: true }));
+  }
 }
 
 class Finger extends Mouse {
@@ -45,6 +51,11 @@ class Finger extends Mouse {
     expect(box, 'a target is on the screen').not.toBeNull();
     if (box) expect(box.x >= -1 && box.x + box.width <= PHONE.viewport.width + 1, `${target} is within 360 px`).toBe(true);
     await target.tap();
+  }
+
+  override async go(page: Page, name: string | RegExp): Promise<void> {
+    await this.press(page.getByRole('button', { name: 'Open navigation' }));
+    await super.go(page, name);
   }
 }
 
@@ -75,6 +86,10 @@ class Keyboard implements Hand {
     // A list of the browser's own goes to what is typed.
     await target.page().keyboard.type(label, { delay: 5 });
     await expect(target.locator('option:checked')).toHaveText(label);
+  }
+
+  async go(page: Page, name: string | RegExp): Promise<void> {
+    await this.press(page.getByRole('navigation').getByRole('link', { name, exact: true }));
   }
 
   /** Gets there by keys alone, and sees where it is. */

@@ -16,8 +16,6 @@ export default defineConfig({
     navigationTimeout: 30_000,
     screenshot: 'only-on-failure',
     trace: 'retain-on-failure',
-    // The world's certificate authority is nobody's but its own.
-    ignoreHTTPSErrors: true,
     launchOptions: { executablePath: process.env['ONEK4_CHROMIUM'] ?? '/usr/bin/chromium', args: ['--no-sandbox'] },
   },
   projects: [

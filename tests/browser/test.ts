@@ -1,8 +1,8 @@
 // Every test has the world, a page in a browser of its own, and a watch over it. A worker's tests share a world and an owner with a
 // workstation; whoever needs people of their own makes them.
 
-import { type BrowserContextOptions, test as plain } from '@playwright/test';
-import { type Hand, mouse } from './hands.ts';
+import { type BrowserContext, type BrowserContextOptions, type Page, test as plain } from '@playwright/test';
+import { type Hand, hands, mouse } from './hands.ts';
 import { Watch } from './watch.ts';
 import { Road } from './world/road.ts';
 import type { Person } from './world/person.ts';
@@ -32,6 +32,13 @@ export const test = plain.extend<OfTest, OfWorker>({
       await world.end();
     },
     { scope: 'worker', timeout: 120_000 },
+  ],
+  // The browser knows the Lab's certificate, and takes it as it would take one of a public authority.
+  launchOptions: [
+    async ({ launchOptions, world }, use) => {
+      await use({ ...launchOptions, args: [...(launchOptions.args ?? []), ...world.lab.trust()] });
+    },
+    { scope: 'worker' },
   ],
   owner: [
     async ({ world }, use) => {
@@ -63,3 +70,23 @@ export const test = plain.extend<OfTest, OfWorker>({
     { auto: true },
   ],
 });
+
+/** A journey that is gone three times: by mouse, by keys alone, and with a finger at 360 px. */
+export function journey(title: string, go: (taken: Taken) => Promise<void>): void {
+  for (const hand of hands) {
+    test.describe(hand.name, () => {
+      test.use({ hand });
+      test(title, async ({ page, world, owner, road, context }) => go({ page, world, owner, road, context, hand }));
+    });
+  }
+}
+
+/** What there is to go a journey with. */
+export interface Taken {
+  page: Page;
+  world: World;
+  owner: Person;
+  road: Road;
+  context: BrowserContext;
+  hand: Hand;
+}

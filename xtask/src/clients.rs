@@ -5,7 +5,7 @@ use std::{
     fs::{self, OpenOptions},
     io::{BufRead, BufReader, Write},
     os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
 };
 
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::{
     curl::{self, Question},
-    home, stack,
+    home, npm, stack,
     suite::check as one_check,
     tally::{self, Counts, Tally},
 };
@@ -169,30 +169,13 @@ fn venv() -> PathBuf {
 fn install() -> anyhow::Result<()> {
     let folder = home::root().join(FOLDER);
     let (wanted, installed) = (folder.join("requirements.txt"), venv().join("requirements.txt"));
-    if differs(&wanted, &installed) {
-        succeed(Command::new("python3").args(["-m", "venv", "--clear"]).arg(venv()))?;
+    if npm::differs(&wanted, &installed) {
+        home::succeed(Command::new("python3").args(["-m", "venv", "--clear"]).arg(venv()))?;
         let mut pip = Command::new(venv().join("bin").join("python"));
-        succeed(
+        home::succeed(
             pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--requirement"]).arg(&wanted),
         )?;
         fs::copy(&wanted, &installed)?;
     }
-    let (wanted, installed) = (folder.join("package-lock.json"), folder.join("node_modules").join("package-lock.json"));
-    if differs(&wanted, &installed) {
-        succeed(Command::new("npm").current_dir(&folder).args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]))?;
-        fs::copy(&wanted, &installed)?;
-    }
-    Ok(())
-}
-
-/// Whether what was installed is not what is wanted now.
-fn differs(wanted: &Path, installed: &Path) -> bool {
-    fs::read(wanted).ok() != fs::read(installed).ok()
-}
-
-fn succeed(command: &mut Command) -> anyhow::Result<()> {
-    let status = command.stdin(Stdio::null()).status();
-    let status = status.with_context(|| format!("{} cannot be started", command.get_program().display()))?;
-    ensure!(status.success(), "{} failed ({status}); the reason stands above", command.get_program().display());
-    Ok(())
+    npm::provide(&folder)
 }

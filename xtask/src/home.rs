@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
 /// How the programs are built.
@@ -67,4 +67,12 @@ impl Programs {
     pub(crate) fn path(&self, name: &str) -> anyhow::Result<&Path> {
         self.0.get(name).map(PathBuf::as_path).with_context(|| format!("the workspace has no program `{name}`"))
     }
+}
+
+/// Runs a command that must succeed.
+pub(crate) fn succeed(command: &mut Command) -> anyhow::Result<()> {
+    let status = command.stdin(Stdio::null()).status();
+    let status = status.with_context(|| format!("{} cannot be started", command.get_program().display()))?;
+    ensure!(status.success(), "{} failed ({status}); the reason stands above", command.get_program().display());
+    Ok(())
 }

@@ -3,11 +3,13 @@
 //! Each works on a fresh Debian or Ubuntu that has Rust and nothing else: what is missing is installed, and said.
 
 mod bench;
+mod browser;
 mod clients;
 mod cloud;
 mod curl;
 mod r#gen;
 mod home;
+mod npm;
 mod packages;
 mod run;
 mod service;
@@ -36,6 +38,8 @@ enum Verb {
     Test(suite::Args),
     /// Make again what is committed but made by a program
     Gen(r#gen::Args),
+    /// Make the pictures of the main screens again, in docs/screens
+    Screens(browser::Screens),
     /// Measure the way through the Lab beside the direct one, in a release build
     Bench(bench::Args),
 }
@@ -45,6 +49,7 @@ fn main() -> ExitCode {
         Verb::Run(args) => run::run(&args),
         Verb::Test(args) => suite::run(&args),
         Verb::Gen(args) => r#gen::run(&args),
+        Verb::Screens(args) => browser::screens(&args),
         Verb::Bench(args) => bench::run(&args),
     };
     match done {

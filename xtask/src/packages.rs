@@ -42,6 +42,9 @@ pub(crate) const TO_TEST: &[Need] = &[
     program("npm", "npm"),
 ];
 
+/// What looking at pages needs beyond that: a browser, with letters for every script that an answer may be in.
+pub(crate) const TO_BROWSE: &[Need] = &[program("node", "nodejs"), program("npm", "npm"), program("chromium", "chromium")];
+
 /// What measuring needs: somebody to be compared with, and a certificate for both.
 pub(crate) const TO_BENCH: &[Need] = &[program("nginx", "nginx-light"), program("openssl", "openssl")];
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    clients,
+    browser, clients,
     home::{self, Profile, Programs},
     packages,
     tally::{self, Counts, Tally},
@@ -38,6 +38,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.full {
         tally.step("long journeys", || tally::counted(&mut long_journeys(), tally::libtest));
     }
+    browser::check(&mut tally, args.filter.as_deref(), args.full);
     clients::check(&mut tally, clients::Asked { filter: args.filter.as_deref(), full: args.full });
     Ok(if tally.conclude() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -123,6 +123,18 @@ pub(crate) fn libtest(line: &str) -> Option<Counts> {
     Some(Counts { passed: number("passed")?, failed: number("failed")?, skipped: number("ignored")? })
 }
 
+/// One of Playwright's last lines, such as `  12 passed (1.5m)`.
+pub(crate) fn playwright(line: &str) -> Option<Counts> {
+    let (number, word) = line.trim().split_once(' ')?;
+    let number = number.parse().ok()?;
+    Some(match word.split_once(" (").map_or(word, |(word, _)| word) {
+        "passed" => Counts { passed: number, ..Counts::default() },
+        "failed" | "interrupted" | "did not run" => Counts { failed: number, ..Counts::default() },
+        "skipped" => Counts { skipped: number, ..Counts::default() },
+        _ => return None,
+    })
+}
+
 /// The last line of pytest, such as `2 failed, 5 passed, 1 skipped in 0.30s`.
 pub(crate) fn pytest(line: &str) -> Option<Counts> {
     let (numbers, _) = line.trim_matches(['=', ' ']).rsplit_once(" in ")?;
@@ -173,6 +185,15 @@ mod tests {
         assert_eq!(tap("# cancelled 1"), counts(0, 1, 0));
         assert_eq!(tap("# duration_ms 12.5"), None);
         assert_eq!(tap("ok 1 - # pass 7"), None);
+    }
+
+    #[test]
+    fn playwright_counts_what_it_did_not_get_to() {
+        assert_eq!(playwright("  12 passed (1.5m)"), counts(12, 0, 0));
+        assert_eq!(playwright("  2 failed"), counts(0, 2, 0));
+        assert_eq!(playwright("  3 did not run"), counts(0, 3, 0));
+        assert_eq!(playwright("  1 skipped"), counts(0, 0, 1));
+        assert_eq!(playwright("  ✓  1 [journeys] › a test (620ms)"), None);
     }
 
     #[test]

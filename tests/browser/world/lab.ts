@@ -1,6 +1,7 @@
 // A real `1k4-lab` in a folder that goes with it. It can be killed and started again; what it knows stays.
 
 import { execFile } from 'node:child_process';
+import { createHash, X509Certificate } from 'node:crypto';
 import { chmodSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
@@ -39,6 +40,13 @@ export class Lab {
 
   get caFile(): string {
     return join(this.folder, 'data', 'ca.pem');
+  }
+
+  /** What Chromium is told so that it trusts this certificate, and pages may do all that they may do on a public Lab. */
+  trust(): string[] {
+    const { publicKey } = new X509Certificate(readFileSync(join(this.folder, 'data', 'leaf.pem')));
+    const hash = createHash('sha256').update(publicKey.export({ type: 'spki', format: 'der' })).digest('base64');
+    return [`--ignore-certificate-errors-spki-list=${hash}`];
   }
 
   /** Where its letters are put. */
