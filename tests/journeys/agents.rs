@@ -405,3 +405,24 @@ async fn what_may_not_be_read_is_neither_listed_nor_found_nor_edited() {
     assert_eq!(told[2], (true, found.to_owned()));
     assert_eq!(told[3..], [no.clone(), no]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_wants_too_much_at_once_is_given_up() {
+    let much = json!({ "path": "a.md", "text": "x".repeat(200 << 10) });
+    let call = |calls: usize| (0..calls).fold(Step::default(), |step, _| step.and_call("files_write", &much));
+    let world = world(&[("greedy", vec![call(24)]), ("busy", vec![call(2), Step::say("done")])]).await;
+    let desk = Desk::of(&world).await;
+    desk.allow("files_write").await;
+    let run = desk.start("local/greedy", json!({})).await;
+    assert_eq!(desk.end(&run).await.0, "failed");
+    assert_eq!(desk.files().await, BTreeMap::new());
+    // What is only long is made as far as a call may be.
+    let other = desk.post("/api/conversations", json!({ "project": desk.project })).await;
+    let desk = Desk { conversation: other["id"].as_str().expect("an id").to_owned(), ..desk };
+    let run = desk.start("local/busy", json!({})).await;
+    let (state, parts) = desk.end(&run).await;
+    assert_eq!(state, "done");
+    let told = results(&parts);
+    let too_long = (false, "the arguments are longer than 128 KiB; do it in smaller parts".to_owned());
+    assert_eq!(told[0], too_long);
+}

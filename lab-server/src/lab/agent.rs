@@ -48,8 +48,13 @@ use tab::Tab;
 
 /// Calls of one answer that are made; of the rest the model is told. More is no plan any more.
 const CALLS_AT_ONCE: usize = 32;
+/// Bytes that a call takes at least.
+const BESIDE_A_CALL: usize = 256;
 /// Bytes of a call's arguments: with room to spare below what a run keeps of one event.
 const MOST_ARGUMENTS: usize = 128 * 1024;
+/// Bytes of all calls of one answer, with what each takes beside its words: they are held until the answer is over, and whoever serves a
+/// model of their own may make it call for ever.
+const MOST_CALLED: usize = 4 << 20;
 /// How long an owner is waited for: they may be asleep or away for a day, and after three the world is another one.
 const PATIENCE: Duration = Duration::from_secs(3 * 24 * 60 * 60);
 
@@ -318,6 +323,7 @@ impl Agent {
             self.memory = Memory::default();
         }
         let (mut words, mut said, mut calls) = (String::new(), Vec::new(), Vec::new());
+        let mut called = 0;
         while let Some(delta) = answer.next().await {
             match delta.inspect_err(|error| self.tab.failed(&answer, error))? {
                 Delta::Waiting(waiting) => self.writer.push(Event::Waiting { waiting }),
@@ -327,6 +333,12 @@ impl Agent {
                     self.writer.push(Event::Text { text });
                 }
                 Delta::ToolCall { call, tool, arguments, echo } => {
+                    let beside = call.len() + tool.len() + echo.as_ref().map_or(0, String::len) + BESIDE_A_CALL;
+                    called += arguments.to_string().len() + beside;
+                    if called > MOST_CALLED {
+                        let message = "the model wanted more done at once than anybody could do; try again".to_owned();
+                        return Err(Ended::Failed { code: "answer_too_large".to_owned(), message });
+                    }
                     calls.push(Wanted { call: call.clone(), tool: tool.clone(), arguments: arguments.clone() });
                     said.push(Said::ToolCall { call, tool, arguments, echo });
                 }

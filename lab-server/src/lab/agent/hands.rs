@@ -33,6 +33,8 @@ const MOST_FILE: usize = 4 * 1024 * 1024;
 const MOST_SEARCHED: usize = 64 * 1024 * 1024;
 /// Tokens of another model's answer: what 64 KiB hold of them, which is as much as the model that asked is told.
 const MOST_DELEGATED: u32 = 16 * 1024;
+/// Bytes of such an answer that are kept, from a host that holds to no limit.
+const MOST_ANSWER: usize = 1 << 20;
 /// Characters of a task's title.
 const MOST_TITLE: usize = 500;
 
@@ -239,9 +241,9 @@ impl Hands {
         let mut text = String::new();
         while let Some(delta) = answer.next().await {
             match delta.inspect_err(|error| self.tab.failed(&answer, error)).map_err(failed)? {
-                Delta::Text(more) => text.push_str(&more),
+                Delta::Text(more) if text.len() < MOST_ANSWER => text.push_str(&more),
                 Delta::End { usage: took, .. } => *usage = Some(took),
-                Delta::Waiting(_) | Delta::Reasoning(_) | Delta::ToolCall { .. } => {}
+                Delta::Text(_) | Delta::Waiting(_) | Delta::Reasoning(_) | Delta::ToolCall { .. } => {}
             }
         }
         Ok(text)
