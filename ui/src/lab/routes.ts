@@ -1,4 +1,5 @@
 import KeyRound from '@lucide/svelte/icons/key-round';
+import MessagesSquare from '@lucide/svelte/icons/messages-square';
 import type { Drawing } from '../kit/drawing';
 import { m } from '../lib/i18n.svelte';
 import Monitor from '@lucide/svelte/icons/monitor';
@@ -18,7 +19,12 @@ export type Route = {
   open?: 'framed' | 'alone';
 };
 
+// One page for both: a new conversation gets its address with its first words and stays the page that it is.
+const chat = (): ReturnType<Route['load']> => import('../features/chat/ChatPage.svelte');
+
 export const routes: Route[] = [
+  { path: '/chat', title: () => m.chat_nav(), load: chat, nav: { icon: MessagesSquare, group: 'work' } },
+  { path: '/chat/{id}', title: () => m.chat_nav(), load: chat },
   { path: '/keys', title: () => m.keys_title(), load: () => import('../features/keys/Keys.svelte'), nav: { icon: KeyRound, group: 'account' } },
   { path: '/sign-in', title: () => m.sign_in_title(), load: () => import('../features/sign-in/SignIn.svelte'), open: 'alone' },
   { path: '/sign-in/done', title: () => m.sign_in_done(), load: () => import('../features/sign-in/Done.svelte'), open: 'alone' },
