@@ -1,3 +1,4 @@
+import CircleUser from '@lucide/svelte/icons/circle-user';
 import KeyRound from '@lucide/svelte/icons/key-round';
 import MessagesSquare from '@lucide/svelte/icons/messages-square';
 import type { Drawing } from '../kit/drawing';
@@ -21,11 +22,14 @@ export type Route = {
 
 // One page for both: a new conversation gets its address with its first words and stays the page that it is.
 const chat = (): ReturnType<Route['load']> => import('../features/chat/ChatPage.svelte');
+const account: Route['load'] = () => import('../features/account/Account.svelte');
 
 export const routes: Route[] = [
   { path: '/chat', title: () => m.chat_nav(), load: chat, nav: { icon: MessagesSquare, group: 'work' } },
   { path: '/chat/{id}', title: () => m.chat_nav(), load: chat },
   { path: '/keys', title: () => m.keys_title(), load: () => import('../features/keys/Keys.svelte'), nav: { icon: KeyRound, group: 'account' } },
+  { path: '/account', title: () => m.account_title(), load: account, nav: { icon: CircleUser, group: 'account' } },
+  { path: '/account/{tab}', title: () => m.account_title(), load: account },
   { path: '/sign-in', title: () => m.sign_in_title(), load: () => import('../features/sign-in/SignIn.svelte'), open: 'alone' },
   { path: '/sign-in/done', title: () => m.sign_in_done(), load: () => import('../features/sign-in/Done.svelte'), open: 'alone' },
   { path: '/sign-in/add', title: () => m.sign_in_add(), load: () => import('../features/sign-in/AddWay.svelte') },

@@ -12,6 +12,9 @@ export type Shortcut = {
   whileTyping?: boolean;
 };
 
+/** What a shortcut is, whether or not it can be used now. */
+export type KnownShortcut = Pick<Shortcut, 'id' | 'label' | 'keys'>;
+
 const mac = typeof navigator !== 'undefined' && /Mac|iPhone|iPad/.test(navigator.platform);
 
 /** The keys that an event stands for, in the order of {@link Shortcut.keys}. */
@@ -41,6 +44,8 @@ export function spoken(keys: string, onMac = mac): string {
 class Shortcuts {
   // Raw, so that what is taken away is the very thing that was added.
   list = $state.raw<Shortcut[]>([]);
+  /** Each that was met since the page was loaded: its page may be closed by now, and its keys can be changed all the same. */
+  known = $state.raw<KnownShortcut[]>([]);
   /** What a person has changed, by the shortcut's id. */
   changed = $state<Record<string, string>>({});
 
@@ -52,6 +57,9 @@ class Shortcuts {
   /** Adds shortcuts for as long as their page is there: returns what takes them away, as an `$effect` wants it. */
   add(...shortcuts: Shortcut[]): () => void {
     // Effects add, and must not run again for what others add.
+    const known = untrack(() => this.known);
+    const news = shortcuts.filter((one) => !known.some((old) => old.id === one.id));
+    if (news.length > 0) this.known = [...known, ...news.map(({ id, label, keys }) => ({ id, label, keys }))];
     this.list = [...untrack(() => this.list), ...shortcuts];
     return () => {
       this.list = untrack(() => this.list).filter((one) => !shortcuts.includes(one));
