@@ -51,9 +51,10 @@ pub const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 /// HTTP/2 window of one stream.
 pub const STREAM_WINDOW: u32 = 256 << 10;
 /// Interval of HTTP/2 PINGs on an idle link. Never 30 or 60 s, where middleboxes cut.
-pub const PING_EVERY: Duration = Duration::from_secs(15);
-/// A PING without an answer for this long ends the link.
-pub const PING_TIMEOUT: Duration = Duration::from_secs(10);
+pub const PING_EVERY: Duration = Duration::from_secs(10);
+/// A PING without an answer for this long ends the link: together they are less than the 20 s in which people see that a workstation is
+/// gone whose cable was pulled.
+pub const PING_TIMEOUT: Duration = Duration::from_secs(8);
 /// While a relay runs each end says something at least this often.
 pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
 /// While a relay runs, silence for this long (a heartbeat and 5 s of grace) ends the link.
