@@ -1,7 +1,7 @@
 // Every test has the world, a page in a browser of its own, and a watch over it. A worker's tests share a world and an owner with a
 // workstation; whoever needs people of their own makes them.
 
-import { type BrowserContext, type BrowserContextOptions, type Page, test as plain } from '@playwright/test';
+import { type Browser, type BrowserContext, type BrowserContextOptions, type Page, test as plain } from '@playwright/test';
 import { type Hand, hands, mouse } from './hands.ts';
 import { Watch } from './watch.ts';
 import { Road } from './world/road.ts';
@@ -76,7 +76,9 @@ export function journey(title: string, go: (taken: Taken) => Promise<void>): voi
   for (const hand of hands) {
     test.describe(hand.name, () => {
       test.use({ hand });
-      test(title, async ({ page, world, owner, road, context }) => go({ page, world, owner, road, context, hand }));
+      test(title, async ({ page, world, owner, road, context, browser, contextOptions }) => {
+        await go({ page, world, owner, road, context, browser, contextOptions, hand });
+      });
     });
   }
 }
@@ -88,5 +90,8 @@ export interface Taken {
   owner: Person;
   road: Road;
   context: BrowserContext;
+  browser: Browser;
+  /** For a second browser that is like the first. */
+  contextOptions: BrowserContextOptions;
   hand: Hand;
 }

@@ -16,9 +16,9 @@ const MODELS: Record<string, Ability[]> = {
   'llama3.2:3b': ['completion', 'tools'],
   'qwen3:30b': ['completion', 'tools', 'thinking'],
   'gemma3:12b': ['completion', 'vision'],
-  'slow-n600-d25000': ['completion', 'tools'],
-  'fast-n4000-d1000': ['completion'],
-  'cold-n40-l6000': ['completion'],
+  'test-slow-d25000': ['completion', 'tools'],
+  'test-fast-d1000': ['completion'],
+  'test-cold-l4000': ['completion'],
 };
 
 export class World {

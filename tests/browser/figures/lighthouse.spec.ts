@@ -21,7 +21,7 @@ for (const [name, path] of [
       // Lighthouse opens a tab of its own in the browser's own profile, which the session must be in.
       if (name === 'chat') {
         const page = await (browser.contexts()[0] ?? (await browser.newContext())).newPage();
-        const session = await owner.newSession();
+        const session = (await owner.client()).session();
         const devtools = await page.context().newCDPSession(page);
         await devtools.send('Network.setCookie', { ...session, url: world.origin, httpOnly: true, secure: true, sameSite: 'Lax' });
       }

@@ -24,7 +24,7 @@ journey('make a key, run its example, revoke it', async ({ page, world, owner, c
   await page.reload();
   await hand.press(page.getByRole('button', { name: `Actions for ${name}` }));
   await hand.press(page.getByRole('menuitem', { name: 'Revoke key' }));
-  await hand.press(page.getByRole('alertdialog').getByRole('button', { name: 'Revoke key' }));
+  await hand.press(page.getByRole('dialog').getByRole('button', { name: 'Revoke key' }));
   await expect(page.getByText(`${name} is no longer taken.`)).toBeVisible();
   expect(await run(example, world.lab.caFile)).toContain('"error"');
 });

@@ -47,36 +47,19 @@ export class Person {
 
   /** Opens a place of theirs in a browser that is signed in already. */
   async open(page: Page, path: string): Promise<void> {
-    const session = await this.newSession();
+    const session = (await this.client()).session();
     await page.context().addCookies([{ ...session, url: this.world.origin, httpOnly: true, secure: true, sameSite: 'Lax' }]);
     await page.goto(`${this.world.origin}${path}`);
   }
 
-  /** A session for one browser: whoever shared one would have each other's next tokens. */
-  async newSession(): Promise<{ name: string; value: string }> {
-    const client = this.anotherClient();
-    await this.enter(client);
-    const session = client.session();
-    client.close();
-    return session;
-  }
-
-  /** A browser of theirs without a screen, signed in. */
+  /** A browser of theirs without a screen, signed in. The Lab gives an address few links an hour, so all share this one's session. */
   async client(): Promise<Client> {
     if (this.lastKnown) return this.lastKnown;
-    const client = this.anotherClient();
-    await this.enter(client);
-    this.lastKnown = client;
-    return client;
-  }
-
-  private anotherClient(): Client {
-    return new Client(this.world.lab.origin, this.world.lab.caFile, this.from);
-  }
-
-  private async enter(client: Client): Promise<void> {
+    const client = new Client(this.world.lab.origin, this.world.lab.caFile, this.from);
     const { link } = await this.world.lab.invite(this.address);
     await client.json('POST', '/api/sign-in/mail/confirm', { token: link.split('#link=')[1] });
+    this.lastKnown = client;
+    return client;
   }
 
   /** Asks the Lab for them; see openapi.json. */
