@@ -4,6 +4,7 @@ export { default as ConfirmDialog } from './ConfirmDialog.svelte';
 export { default as Copy } from './Copy.svelte';
 export { default as Dialog } from './Dialog.svelte';
 export { default as Diff } from './Diff.svelte';
+export { default as Drawer } from './Drawer.svelte';
 export { default as Empty } from './Empty.svelte';
 export { default as Field } from './Field.svelte';
 export { default as Icon } from './Icon.svelte';
