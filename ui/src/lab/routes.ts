@@ -1,10 +1,13 @@
+import Bot from '@lucide/svelte/icons/bot';
 import CircleUser from '@lucide/svelte/icons/circle-user';
+import Hand from '@lucide/svelte/icons/hand';
 import KeyRound from '@lucide/svelte/icons/key-round';
 import MessagesSquare from '@lucide/svelte/icons/messages-square';
-import type { Drawing } from '../kit/drawing';
-import { m } from '../lib/i18n.svelte';
 import Monitor from '@lucide/svelte/icons/monitor';
 import type { Component } from 'svelte';
+import { pending } from '../features/agents/approvals/pending.svelte';
+import type { Drawing } from '../kit/drawing';
+import { m } from '../lib/i18n.svelte';
 
 /** What every route's component is given: the blanks of its path. */
 export type Blanks = Record<string, string>;
@@ -15,7 +18,12 @@ export type Route = {
   // A page names those blanks that its path has as its props, or none; `never` is the one type that all of them take.
   load: () => Promise<{ default: Component<never> }>;
   /** Where it stands in the navigation; left out for pages that are reached from others. */
-  nav?: { icon: Drawing; group: 'work' | 'machine' | 'account' };
+  nav?: {
+    icon: Drawing;
+    group: 'work' | 'machine' | 'account';
+    /** How many things there wait for somebody. */
+    waiting?: () => number;
+  };
   /** Whether it is for people who are not signed in too; `alone` for a page without the frame around it. */
   open?: 'framed' | 'alone';
 };
@@ -33,6 +41,10 @@ export const routes: Route[] = [
   { path: '/sign-in', title: () => m.sign_in_title(), load: () => import('../features/sign-in/SignIn.svelte'), open: 'alone' },
   { path: '/sign-in/done', title: () => m.sign_in_done(), load: () => import('../features/sign-in/Done.svelte'), open: 'alone' },
   { path: '/sign-in/add', title: () => m.sign_in_add(), load: () => import('../features/sign-in/AddWay.svelte') },
+  { path: '/agents', title: () => m.agents_title(), load: () => import('../features/agents/Agents.svelte'), nav: { icon: Bot, group: 'work' } },
+  { path: '/agents/new', title: () => m.agents_start(), load: () => import('../features/agents/NewAgent.svelte') },
+  { path: '/runs/{id}', title: () => m.agents_run(), load: () => import('../features/agents/RunPage.svelte') },
+  { path: '/approvals', title: () => m.agents_approvals(), load: () => import('../features/agents/approvals/Approvals.svelte'), nav: { icon: Hand, group: 'work', waiting: () => pending.count } },
   { path: '/devices', title: () => m.devices_title(), load: () => import('../features/devices/Devices.svelte'), nav: { icon: Monitor, group: 'machine' } },
   { path: '/devices/pair', title: () => m.devices_pair(), load: () => import('../features/devices/Pair.svelte') },
   { path: '/devices/{id}', title: () => m.devices_device(), load: () => import('../features/devices/Device.svelte') },

@@ -1,3 +1,5 @@
+import { untrack } from 'svelte';
+
 /** Asks at once, and again `everyMs` after each answer, for as long as somebody looks at the page. Returns what ends it. */
 export function poll(everyMs: number, ask: (signal: AbortSignal) => Promise<void>): () => void {
   const over = new AbortController();
@@ -17,7 +19,8 @@ export function poll(everyMs: number, ask: (signal: AbortSignal) => Promise<void
   // Whoever comes back to the page sees how things are now, not how they were.
   const look = (): void => void round();
   document.addEventListener('visibilitychange', look);
-  void round();
+  // The effect that began this must not begin it anew with each answer.
+  untrack(look);
   return () => {
     over.abort();
     clearTimeout(timer);
