@@ -1,6 +1,7 @@
 import Bot from '@lucide/svelte/icons/bot';
 import CircleUser from '@lucide/svelte/icons/circle-user';
 import Hand from '@lucide/svelte/icons/hand';
+import FolderKanban from '@lucide/svelte/icons/folder-kanban';
 import KeyRound from '@lucide/svelte/icons/key-round';
 import MessagesSquare from '@lucide/svelte/icons/messages-square';
 import Monitor from '@lucide/svelte/icons/monitor';
@@ -8,9 +9,6 @@ import type { Component } from 'svelte';
 import { pending } from '../features/agents/approvals/pending.svelte';
 import type { Drawing } from '../kit/drawing';
 import { m } from '../lib/i18n.svelte';
-
-/** What every route's component is given: the blanks of its path. */
-export type Blanks = Record<string, string>;
 
 export type Route = {
   path: string;
@@ -30,11 +28,16 @@ export type Route = {
 
 // One page for both: a new conversation gets its address with its first words and stays the page that it is.
 const chat = (): ReturnType<Route['load']> => import('../features/chat/ChatPage.svelte');
+const project: Route['load'] = () => import('./ProjectPage.svelte');
 const account: Route['load'] = () => import('../features/account/Account.svelte');
 
 export const routes: Route[] = [
   { path: '/chat', title: () => m.chat_nav(), load: chat, nav: { icon: MessagesSquare, group: 'work' } },
   { path: '/chat/{id}', title: () => m.chat_nav(), load: chat },
+  { path: '/projects', title: () => m.projects_title(), load: () => import('../features/projects/Projects.svelte'), nav: { icon: FolderKanban, group: 'work' } },
+  { path: '/projects/{id}', title: () => m.projects_project(), load: project },
+  { path: '/projects/{id}/{part}', title: () => m.projects_project(), load: project },
+  { path: '/projects/{id}/files/{file}', title: () => m.files_file(), load: () => import('../features/files/FilePage.svelte') },
   { path: '/keys', title: () => m.keys_title(), load: () => import('../features/keys/Keys.svelte'), nav: { icon: KeyRound, group: 'account' } },
   { path: '/account', title: () => m.account_title(), load: account, nav: { icon: CircleUser, group: 'account' } },
   { path: '/account/{tab}', title: () => m.account_title(), load: account },
