@@ -1,4 +1,5 @@
 import Bot from '@lucide/svelte/icons/bot';
+import ChartColumn from '@lucide/svelte/icons/chart-column';
 import CircleUser from '@lucide/svelte/icons/circle-user';
 import Hand from '@lucide/svelte/icons/hand';
 import FolderKanban from '@lucide/svelte/icons/folder-kanban';
@@ -29,6 +30,7 @@ export type Route = {
 // One page for both: a new conversation gets its address with its first words and stays the page that it is.
 const chat = (): ReturnType<Route['load']> => import('../features/chat/ChatPage.svelte');
 const project: Route['load'] = () => import('./ProjectPage.svelte');
+const usage: Route['load'] = () => import('../features/usage/Usage.svelte');
 const account: Route['load'] = () => import('../features/account/Account.svelte');
 
 export const routes: Route[] = [
@@ -39,6 +41,8 @@ export const routes: Route[] = [
   { path: '/projects/{id}/{part}', title: () => m.projects_project(), load: project },
   { path: '/projects/{id}/files/{file}', title: () => m.files_file(), load: () => import('../features/files/FilePage.svelte') },
   { path: '/keys', title: () => m.keys_title(), load: () => import('../features/keys/Keys.svelte'), nav: { icon: KeyRound, group: 'account' } },
+  { path: '/usage', title: () => m.usage_title(), load: usage, nav: { icon: ChartColumn, group: 'account' } },
+  { path: '/usage/{tab}', title: () => m.usage_title(), load: usage },
   { path: '/account', title: () => m.account_title(), load: account, nav: { icon: CircleUser, group: 'account' } },
   { path: '/account/{tab}', title: () => m.account_title(), load: account },
   { path: '/sign-in', title: () => m.sign_in_title(), load: () => import('../features/sign-in/SignIn.svelte'), open: 'alone' },
