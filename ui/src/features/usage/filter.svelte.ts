@@ -3,12 +3,16 @@ import { api, type Schemas } from '../../lib/api';
 import { m } from '../../lib/i18n.svelte';
 import { firstDay, NO_KEY, periods } from './sums';
 
-export type Names = { projects: Schemas['Project'][]; keys: Schemas['Key'][]; models: string[] };
+export type Names = { projects: Schemas['Project'][]; keys: Schemas['Key'][]; models: string[]; devices: Schemas['Device'][] };
 
 export async function names(): Promise<Names> {
-  const [{ data: projects }, models] = await Promise.all([api.get('/api/projects'), api.get('/api/usage', { query: { by: 'model' } })]);
+  const [{ data: projects }, { data: devices }, models] = await Promise.all([
+    api.get('/api/projects'),
+    api.get('/api/devices'),
+    api.get('/api/usage', { query: { by: 'model' } }),
+  ]);
   const lists = await Promise.all(projects.map(({ id }) => api.get('/api/projects/{id}/keys', { path: { id } })));
-  return { projects, keys: lists.flatMap(({ data }) => data), models: models.data.map((sum) => sum.bucket).filter((model) => model !== '-') };
+  return { projects, devices, keys: lists.flatMap(({ data }) => data), models: models.data.map((sum) => sum.bucket).filter((model) => model !== '-') };
 }
 
 /** How a bucket of sums is called by its owner. */
