@@ -17,6 +17,7 @@ mod stack;
 mod stop;
 mod suite;
 mod tally;
+mod web;
 
 use std::process::ExitCode;
 

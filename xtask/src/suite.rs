@@ -10,6 +10,7 @@ use crate::{
     home::{self, Profile, Programs},
     packages,
     tally::{self, Counts, Tally},
+    web,
 };
 
 /// `test`
@@ -29,6 +30,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut tally = Tally::default();
     if args.filter.is_none() {
         check_form(&mut tally, args.full);
+        // Before the programs, which carry it.
+        web::check(&mut tally);
     }
     tally.step("Rust tests", || tally::counted(&mut rust_tests(args), tally::libtest));
     tally.step("release programs", || {

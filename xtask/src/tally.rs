@@ -135,6 +135,22 @@ pub(crate) fn playwright(line: &str) -> Option<Counts> {
     })
 }
 
+/// The line of vitest that counts tests, such as `      Tests  1 failed | 17 passed (18)`.
+pub(crate) fn vitest(line: &str) -> Option<Counts> {
+    let (numbers, _) = line.trim().strip_prefix("Tests  ")?.rsplit_once(" (")?;
+    let mut counts = Counts::default();
+    for part in numbers.split(" | ") {
+        let (number, word) = part.split_once(' ')?;
+        let number: u64 = number.parse().ok()?;
+        match word {
+            "passed" => counts.passed += number,
+            "failed" => counts.failed += number,
+            _ => counts.skipped += number,
+        }
+    }
+    Some(counts)
+}
+
 /// The last line of pytest, such as `2 failed, 5 passed, 1 skipped in 0.30s`.
 pub(crate) fn pytest(line: &str) -> Option<Counts> {
     let (numbers, _) = line.trim_matches(['=', ' ']).rsplit_once(" in ")?;
@@ -180,6 +196,8 @@ mod tests {
         assert_eq!(libtest("test result_lines ... ok"), None);
         assert_eq!(pytest("2 failed, 5 passed, 1 skipped, 3 deselected, 1 error in 0.30s"), counts(5, 3, 1));
         assert_eq!(pytest("======= 5 passed in 61.30s (0:01:01) ======="), counts(5, 0, 0));
+        assert_eq!(vitest("      Tests  1 failed | 17 passed | 2 skipped (20)"), counts(17, 1, 2));
+        assert_eq!(vitest(" Test Files  2 passed (2)"), None);
         assert_eq!(pytest("the answer came in 3 pieces"), None);
         assert_eq!(tap("# pass 7"), counts(7, 0, 0));
         assert_eq!(tap("# cancelled 1"), counts(0, 1, 0));
