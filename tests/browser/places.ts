@@ -1,4 +1,4 @@
-// Every route of the app, and a place there: an address with ids of the scenes. A route without a place fails the tests that visit all.
+// Every route of the app, and places there: addresses with ids of the scenes. A route without a place fails the tests that visit all.
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -11,21 +11,23 @@ export function routes(): string[] {
   return [...readFileSync(ROUTES, 'utf8').matchAll(/path:\s*'([^']+)'/g)].flatMap((found) => found[1] ?? []);
 }
 
-/** Routes that are for people who are not signed in; what they show then is what is looked at. */
+/** Routes that nobody who is signed in sees. */
 export const FOR_STRANGERS = ['/sign-in'];
 
-const IDS: Record<string, (scenes: Scenes) => string> = {
-  '/c/{id}': (scenes) => scenes.conversation,
-  '/chat/{id}': (scenes) => scenes.conversation,
+const PLACES: Record<string, (scenes: Scenes) => string[]> = {
+  '/chat/{id}': ({ conversation, worked, asking }) => [conversation, worked, asking].map((id) => `/chat/${id}`),
+  '/account/{tab}': () => ['/account/preferences', '/account/data'],
+  '/devices/{id}': ({ device }) => [`/devices/${device}`],
+  '/projects/{id}': ({ project }) => [`/projects/${project}`],
+  '/projects/{id}/{tab}': ({ project }) => ['files', 'board', 'log', 'settings', 'rules'].map((tab) => `/projects/${project}/${tab}`),
+  '/projects/{id}/files/{file}': ({ project, file }) => [`/projects/${project}/files/${file}`],
+  '/agents/{id}': ({ agentRun }) => [`/agents/${agentRun}`],
 };
 
 /** Where to look at a route. */
-export function placeOf(route: string, scenes: Scenes): string {
-  const known = IDS[route];
-  const id = (name: string) => {
-    const value = known?.(scenes) ?? scenes[name as keyof Scenes];
-    if (value === undefined) throw new Error(`places.ts knows no ${name} for the route ${route}`);
-    return value;
-  };
-  return route.replaceAll(/\{(\w+)\}/g, (_, name: string) => id(name));
+export function placesOf(route: string, scenes: Scenes): string[] {
+  if (!route.includes('{')) return [route];
+  const places = PLACES[route];
+  if (!places) throw new Error(`places.ts knows no place of the route ${route}`);
+  return places(scenes);
 }

@@ -17,7 +17,9 @@ const MODELS: Record<string, Ability[]> = {
   'qwen3:30b': ['completion', 'tools', 'thinking'],
   'gemma3:12b': ['completion', 'vision'],
   'test-slow-d25000': ['completion', 'tools'],
+  'test-fast': ['completion'],
   'test-fast-d1000': ['completion'],
+  'test-slow-d6000': ['completion'],
   'test-cold-l4000': ['completion'],
 };
 

@@ -6,8 +6,10 @@ mod lab;
 mod link;
 mod nginx;
 mod proxy;
+mod web;
 
 use std::{
+    borrow::Cow,
     fs,
     process::{Command, ExitCode, Stdio},
 };
@@ -17,6 +19,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
 
 use crate::{
+    browser,
     home::{Profile, Programs},
     packages,
     stop::Stop,
@@ -42,16 +45,19 @@ enum Part {
     Link,
     /// The way to a cloud provider, beside nginx
     Proxy,
+    /// The pages, in Chromium
+    Web,
 }
 
 impl Part {
-    const ALL: [Self; 3] = [Self::Lab, Self::Link, Self::Proxy];
+    const ALL: [Self; 4] = [Self::Lab, Self::Link, Self::Proxy, Self::Web];
 
     const fn title(self) -> &'static str {
         match self {
             Self::Lab => "To people, from the Lab",
             Self::Link => "To a workstation, through the Lab and a bridge",
             Self::Proxy => "To a cloud provider, through the Lab",
+            Self::Web => "In the browser",
         }
     }
 }
@@ -62,6 +68,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     packages::provide(packages::TO_RUN)?;
     if parts.contains(&Part::Proxy) {
         packages::provide(packages::TO_BENCH)?;
+    }
+    if parts.contains(&Part::Web) {
+        // The Lab takes the pages in when it is built.
+        packages::provide(packages::TO_BROWSE)?;
+        browser::pages()?;
     }
     eprintln!("Building for release …");
     let programs = Programs::build(Profile::Release)?;
@@ -75,6 +86,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             Part::Lab => lab::measure(&generator, &stop)?,
             Part::Link => link::measure(&generator, &stop)?,
             Part::Proxy => proxy::measure(&generator, &stop)?,
+            Part::Web => web::measure(&programs)?,
         };
         failed += findings.failed;
         tables.push((part.title(), findings.rows));
@@ -150,8 +162,8 @@ impl Report {
 
 /// A line of the table.
 struct Row {
-    what: &'static str,
-    unit: &'static str,
+    what: Cow<'static, str>,
+    unit: Cow<'static, str>,
     target: Target,
     figure: f64,
 }
@@ -166,15 +178,19 @@ enum Target {
 
 impl Row {
     const fn at_most(what: &'static str, unit: &'static str, target: f64, figure: f64) -> Self {
-        Self { what, unit, target: Target::AtMost(target), figure }
+        Self::named(what, unit, Target::AtMost(target), figure)
     }
 
     const fn at_least(what: &'static str, unit: &'static str, target: f64, figure: f64) -> Self {
-        Self { what, unit, target: Target::AtLeast(target), figure }
+        Self::named(what, unit, Target::AtLeast(target), figure)
     }
 
     const fn for_scale(what: &'static str, unit: &'static str, figure: f64) -> Self {
-        Self { what, unit, target: Target::None, figure }
+        Self::named(what, unit, Target::None, figure)
+    }
+
+    const fn named(what: &'static str, unit: &'static str, target: Target, figure: f64) -> Self {
+        Self { what: Cow::Borrowed(what), unit: Cow::Borrowed(unit), target, figure }
     }
 
     fn verdict(&self) -> String {

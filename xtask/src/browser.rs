@@ -47,14 +47,19 @@ pub(crate) fn screens(_: &Screens) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds the pages and the programs that serve them, brings the tests' libraries, and gives the programs' folder.
-pub(crate) fn prepare(profile: Profile) -> anyhow::Result<PathBuf> {
-    let (pages, tests) = (home::root().join(PAGES), home::root().join(FOLDER));
-    npm::provide(&pages)?;
-    npm::provide(&tests)?;
-    home::succeed(Command::new("npm").current_dir(&pages).args(["run", "--silent", "build"]))?;
+/// Builds the pages and the programs that serve them, and gives the programs' folder.
+fn prepare(profile: Profile) -> anyhow::Result<PathBuf> {
+    pages()?;
     let lab = Programs::build(profile)?.path("1k4-lab")?.to_owned();
     Ok(lab.parent().map_or_else(home::target, Path::to_owned))
+}
+
+/// Builds the pages, and brings the tests' libraries.
+pub(crate) fn pages() -> anyhow::Result<()> {
+    let pages = home::root().join(PAGES);
+    npm::provide(&pages)?;
+    npm::provide(&home::root().join(FOLDER))?;
+    home::succeed(Command::new("npm").current_dir(&pages).args(["run", "--silent", "build"]))
 }
 
 /// Playwright on one of its projects.

@@ -2,7 +2,7 @@
 
 import { languages, looks, screens, wear } from '../appearance.ts';
 import { fits, isAccessible, isDrawn } from '../looks.ts';
-import { FOR_STRANGERS, placeOf, routes } from '../places.ts';
+import { FOR_STRANGERS, placesOf, routes } from '../places.ts';
 import { furnish, type Scenes } from '../scenes.ts';
 import { test as plain } from '../test.ts';
 
@@ -15,15 +15,16 @@ for (const language of languages) {
     test.use({ locale: language });
     for (const route of routes()) {
       test(`${route} is for everybody`, async ({ page, owner, scenes }) => {
-        const place = placeOf(route, scenes);
-        if (FOR_STRANGERS.includes(route)) await page.goto(place);
-        else await owner.open(page, place);
-        for (const screen of Object.keys(screens) as (keyof typeof screens)[]) {
-          for (const look of looks) {
-            await wear(page, look, screen);
-            await isDrawn(page);
-            await fits(page, `${route} ${screen} ${language}`);
-            await isAccessible(page, `${route} ${look} ${screen} ${language}`);
+        for (const place of placesOf(route, scenes)) {
+          if (FOR_STRANGERS.includes(route)) await page.goto(place);
+          else await owner.open(page, place);
+          for (const screen of Object.keys(screens) as (keyof typeof screens)[]) {
+            for (const look of looks) {
+              await wear(page, look, screen);
+              await isDrawn(page);
+              await fits(page, `${place} ${screen} ${language}`);
+              await isAccessible(page, `${place} ${look} ${screen} ${language}`);
+            }
           }
         }
       });
