@@ -1,5 +1,5 @@
 import type { Schemas } from '../../lib/api';
-import { m } from '../../lib/i18n.svelte';
+import { language, m } from '../../lib/i18n.svelte';
 import type { Action, Group, Line } from './log';
 
 export const actionWord: Record<Action, () => string> = {
@@ -83,7 +83,12 @@ export function approvalWord(approval: Line['approval']): string {
 }
 
 /** Who did it; programs by the names of their keys, where those are known. */
-export function actorWord(actor: Line['actor'], keys: ReadonlyMap<string, string>): string {
+export function actorWord(actor: Line['actor'], names: ReadonlyMap<string, string>): string {
   if (actor.type === 'person') return m.log_you();
-  return actor.type === 'agent' ? m.log_agent({ model: actor.model }) : m.log_program({ name: keys.get(actor.key) ?? actor.key });
+  return actor.type === 'agent' ? m.log_agent({ model: actor.model }) : m.log_program({ name: names.get(actor.key) ?? actor.key });
+}
+
+/** When, to the second: lines of a log are told apart by it. */
+export function moment(at: number): string {
+  return new Intl.DateTimeFormat(language.current, { month: 'short', day: 'numeric', hour: '2-digit', minute: '2-digit', second: '2-digit', hour12: false }).format(at);
 }
