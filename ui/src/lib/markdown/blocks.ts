@@ -15,6 +15,7 @@ const LONGEST_LINE = 8_000;
 // A tail this long is parsed again only after it has grown by a part of itself, so that a huge block stays linear.
 const LONG_TAIL = 50_000;
 const GROWTH = 256;
+const SEAM = 256;
 
 export class Blocks {
   settled: Block[] = [];
@@ -32,15 +33,22 @@ export class Blocks {
 
   /** Takes the whole text as it is now. Where it only grew, what is settled stays. */
   update(text: string, done: boolean): void {
-    const source = text.replaceAll(/\r\n?/g, '\n');
+    const source = text.includes('\r') ? text.replaceAll(/\r\n?/g, '\n') : text;
     if (source === this.#source && done === this.#done) return;
-    if (!source.startsWith(this.#source) || (this.#done && !done)) this.#restart();
+    if (!this.#grew(source, done) || (this.#done && !done)) this.#restart();
     this.#source = source;
     this.#done = done;
     const tail = source.slice(this.#settledLength);
     if (!done && tail.length > LONG_TAIL && source.length - this.#parsedLength < tail.length / GROWTH) return;
     this.#parsedLength = source.length;
     this.#parse(tail, done);
+  }
+
+  // While words come, the place where the old text ends is compared; all of it once they are complete.
+  #grew(source: string, done: boolean): boolean {
+    const old = this.#source;
+    if (done) return source.startsWith(old);
+    return source.length >= old.length && source.startsWith(old.slice(-SEAM), Math.max(0, old.length - SEAM));
   }
 
   #restart(): void {
