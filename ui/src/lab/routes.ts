@@ -3,6 +3,7 @@ import ChartColumn from '@lucide/svelte/icons/chart-column';
 import CircleUser from '@lucide/svelte/icons/circle-user';
 import Hand from '@lucide/svelte/icons/hand';
 import FolderKanban from '@lucide/svelte/icons/folder-kanban';
+import House from '@lucide/svelte/icons/house';
 import KeyRound from '@lucide/svelte/icons/key-round';
 import MessagesSquare from '@lucide/svelte/icons/messages-square';
 import Monitor from '@lucide/svelte/icons/monitor';
@@ -34,6 +35,9 @@ const usage: Route['load'] = () => import('../features/usage/Usage.svelte');
 const account: Route['load'] = () => import('../features/account/Account.svelte');
 
 export const routes: Route[] = [
+  { path: '/', title: () => m.home_title(), load: () => import('./Start.svelte'), nav: { icon: House, group: 'work' }, open: 'framed' },
+  { path: '/stored', title: () => m.landing_stored(), load: () => import('../features/landing/Stored.svelte'), open: 'framed' },
+  { path: '/security', title: () => m.landing_security(), load: () => import('../features/landing/Security.svelte'), open: 'framed' },
   { path: '/chat', title: () => m.chat_nav(), load: chat, nav: { icon: MessagesSquare, group: 'work' } },
   { path: '/chat/{id}', title: () => m.chat_nav(), load: chat },
   { path: '/projects', title: () => m.projects_title(), load: () => import('../features/projects/Projects.svelte'), nav: { icon: FolderKanban, group: 'work' } },
