@@ -19,9 +19,10 @@ const PLACES: Record<string, (scenes: Scenes) => string[]> = {
   '/account/{tab}': () => ['/account/preferences', '/account/data'],
   '/devices/{id}': ({ device }) => [`/devices/${device}`],
   '/projects/{id}': ({ project }) => [`/projects/${project}`],
-  '/projects/{id}/{tab}': ({ project }) => ['files', 'board', 'log', 'settings', 'rules'].map((tab) => `/projects/${project}/${tab}`),
+  '/projects/{id}/{part}': ({ project }) => ['files', 'board', 'log', 'settings'].map((part) => `/projects/${project}/${part}`),
   '/projects/{id}/files/{file}': ({ project, file }) => [`/projects/${project}/files/${file}`],
-  '/agents/{id}': ({ agentRun }) => [`/agents/${agentRun}`],
+  '/usage/{tab}': () => ['requests', 'credits', 'prices', 'providers'].map((tab) => `/usage/${tab}`),
+  '/runs/{id}': ({ agentRun, workedRun }) => [`/runs/${agentRun}`, `/runs/${workedRun}`],
 };
 
 /** Where to look at a route. */

@@ -13,7 +13,9 @@ export interface Scenes {
   worked: string;
   /** One whose agent waits for an answer. */
   asking: string;
+  /** The run that waits, and the one that is over. */
   agentRun: string;
+  workedRun: string;
   file: string;
   key: string;
   device: string;
@@ -107,7 +109,7 @@ async function conversations(world: World, owner: Person): Promise<string> {
   return last;
 }
 
-async function agentsAtWork(world: World, owner: Person, project: string): Promise<{ worked: string; asking: string; agentRun: string }> {
+async function agentsAtWork(world: World, owner: Person, project: string): Promise<Pick<Scenes, 'worked' | 'asking' | 'agentRun' | 'workedRun'>> {
   const allow = (tool: string) =>
     owner.api('POST', `/api/projects/${project}/rules`, { tool, targets: { type: 'any' }, verdict: 'allow' });
   for (const tool of ['files_list', 'files_read', 'tasks_create']) await allow(tool);
@@ -124,7 +126,7 @@ async function agentsAtWork(world: World, owner: Person, project: string): Promi
     { say: 'I wrote the page about the common haircap and put a task on the board: somebody should compare it with the herbarium.' },
   ]);
   const worked = await owner.newConversation('local/qwen3:30b', project);
-  await worked.ask('Write the page about the common haircap.', {});
+  const workedRun = await worked.ask('Write the page about the common haircap.', {});
   await owner.api('PATCH', `/api/conversations/${worked.id}`, { title: 'Common haircap' });
   await world.ollama.plays('qwen3:30b', [
     { calls: [{ tool: 'files_write', arguments: { path: 'outline.md', text: '# Field guide to mosses\n\n1. How to look\n2. Forty-one mosses\n' } }] },
@@ -137,7 +139,7 @@ async function agentsAtWork(world: World, owner: Person, project: string): Promi
     const { data } = await owner.api<Page<{ run: string }>>('GET', '/api/approvals');
     return data.find((one) => one.run === agentRun);
   });
-  return { worked: worked.id, asking: asking.id, agentRun };
+  return { worked: worked.id, asking: asking.id, agentRun, workedRun };
 }
 
 async function board(owner: Person, project: string): Promise<void> {

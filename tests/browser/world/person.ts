@@ -137,14 +137,15 @@ export class Talk {
     return run.id;
   }
 
-  /** Says something and waits for the whole answer. */
-  async ask(text: string, agent?: object): Promise<void> {
+  /** Says something and waits for the whole answer; gives its run. */
+  async ask(text: string, agent?: object): Promise<string> {
     const run = await this.say(text, agent);
     const client = await this.person.client();
     // The stream ends when the run has, and its message is written.
     const told = await client.ask('GET', `/api/runs/${run}/events`);
     const { state } = await client.json<{ state: string }>('GET', `/api/runs/${run}`);
     if (state !== 'done') throw new Error(`a run is ${state}:\n${told.text.slice(-2000)}`);
+    return run;
   }
 
   /** What was said last on the branch that is read. */
