@@ -42,7 +42,7 @@ export const routes: Route[] = [
   { path: '/chat/{id}', title: () => m.chat_nav(), load: chat },
   { path: '/projects', title: () => m.projects_title(), load: () => import('../features/projects/Projects.svelte'), nav: { icon: FolderKanban, group: 'work' } },
   { path: '/projects/{id}', title: () => m.projects_project(), load: project },
-  { path: '/projects/{id}/{part}', title: () => m.projects_project(), load: project },
+  { path: '/projects/{id}/{tab}', title: () => m.projects_project(), load: project },
   { path: '/projects/{id}/files/{file}', title: () => m.files_file(), load: () => import('../features/files/FilePage.svelte') },
   { path: '/keys', title: () => m.keys_title(), load: () => import('../features/keys/Keys.svelte'), nav: { icon: KeyRound, group: 'account' } },
   { path: '/usage', title: () => m.usage_title(), load: usage, nav: { icon: ChartColumn, group: 'account' } },

@@ -1,8 +1,7 @@
 /** Uploads of a project: some at once, the others in line, each to be stopped and tried again. */
 import { SvelteMap } from 'svelte/reactivity';
 import { asFailure, isAbort } from '../../lib/api';
-import { bytes } from '../../lib/format';
-import { m } from '../../lib/i18n.svelte';
+import { language, m } from '../../lib/i18n.svelte';
 import { MOST_BYTES, upload } from './upload';
 
 export type Sent = {
@@ -41,7 +40,7 @@ export class Uploads {
       const id = this.#next++;
       const one: Sent = { id, path, size: body.size, sent: 0, state: 'waiting' };
       // Said before a byte is sent: the Lab would refuse it only at its end.
-      if (body.size > MOST_BYTES) Object.assign(one, { state: 'failed', cause: m.files_upload_large({ size: bytes(body.size) }) });
+      if (body.size > MOST_BYTES) Object.assign(one, { state: 'failed', cause: m.files_upload_large({ size: mebibytes(body.size) }) });
       else this.#bodies.set(id, { body, over: new AbortController() });
       this.list.push(one);
     }
@@ -101,6 +100,11 @@ export class Uploads {
     }
     this.#go();
   }
+}
+
+// In the unit of the limit, and never rounded down to it.
+function mebibytes(size: number): string {
+  return `${new Intl.NumberFormat(language.current, { maximumFractionDigits: 1 }).format(Math.ceil((size / 1_048_576) * 10) / 10)} MiB`;
 }
 
 /** The files that were dropped, also those in folders, with their paths below `into`. */

@@ -40,17 +40,19 @@ export class Tasks {
 
   async move(id: string, state: TaskState, place: Place): Promise<void> {
     const task = this.list?.find((one) => one.id === id);
-    if (!task || !this.list) return;
+    const before = this.list;
+    if (!task || !before) return;
     this.#changes += 1;
     this.#pending += 1;
     this.trouble = '';
-    this.list = moved(this.list, id, state, place);
+    this.list = moved(before, id, state, place);
     try {
       const now = await api.patch('/api/tasks/{id}', { path: { id }, body: { state, place, version: task.version } });
       this.keep(now);
     } catch (error) {
       const failure = asFailure(error);
-      this.trouble = failure.code === 'changed_meanwhile' ? m.tasks_moved_meanwhile() : `${failure.message} ${failure.next}`.trim();
+      this.list = before;
+      this.trouble = failure.code === 'changed_meanwhile' ? m.tasks_moved_meanwhile() : `${failure.message} ${m.tasks_put_back({ title: task.title })}`;
     } finally {
       this.#pending -= 1;
     }
