@@ -16,11 +16,11 @@ use rust_embed::{EmbeddedFile, RustEmbed};
 use crate::error::ApiError;
 
 /// What the page may do: its own scripts, styles, pictures and requests, and no one else's. Script is made of strings nowhere but in
-/// these policies, each of which is a sanitizer's or a framework's; `lab` lets the one service worker in.
+/// two policies: the framework's, for its own templates, and `lab`, which lets the one service worker in.
 const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; font-src 'self'; connect-src 'self'; \
      worker-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; \
-     require-trusted-types-for 'script'; trusted-types svelte-trusted-html dompurify lab",
+     require-trusted-types-for 'script'; trusted-types svelte-trusted-html lab",
 );
 /// Asked for each time, answered with 304 where it is still the same.
 const ASK: HeaderValue = HeaderValue::from_static("no-cache");
