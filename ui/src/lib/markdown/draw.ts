@@ -37,7 +37,7 @@ export class Drawing {
   }
 
   #scrolled(table: HTMLElement): HTMLElement {
-    const frame = element('div', 'table');
+    const frame = element('div', 'wide');
     frame.tabIndex = 0;
     frame.setAttribute('role', 'region');
     frame.setAttribute('aria-label', this.words.table);
