@@ -61,6 +61,7 @@ class Finger extends Mouse {
 
 /** No page is so long that more steps are needed to get anywhere in it. */
 const MOST_STEPS = 250;
+const MOST_ARROWS = 60;
 /** Things inside of one stop of the Tab key, which arrows go through. */
 const BY_ARROWS = new Set(['menuitem', 'menuitemradio', 'menuitemcheckbox', 'option', 'tab', 'radio', 'treeitem']);
 
@@ -96,18 +97,14 @@ class Keyboard implements Hand {
   private async reach(target: Locator): Promise<void> {
     await expect(target).toBeVisible();
     const { keyboard } = target.page();
-    const role = await roleOf(target);
-    const keys = BY_ARROWS.has(role) ? ['ArrowDown', 'ArrowRight'] : ['Tab'];
-    for (const key of keys) {
-      const most = key === 'Tab' ? MOST_STEPS : 60;
-      for (let step = 0; step < most; step += 1) {
-        if (await isThere(target)) return;
-        await keyboard.press(key);
-      }
+    const byArrows = BY_ARROWS.has(await roleOf(target));
+    // Tab goes to the thing itself, or into the group that arrows go through.
+    for (let step = 0; step < MOST_STEPS; step += 1) {
+      if ((await isThere(target)) || (byArrows && (await isInGroup(target)))) break;
+      await keyboard.press('Tab');
     }
-    if (BY_ARROWS.has(role)) {
-      // A group that has not been entered yet.
-      for (let step = 0; step < MOST_STEPS && !(await isThere(target)); step += 1) await keyboard.press('Tab');
+    for (const arrow of byArrows ? ['ArrowDown', 'ArrowRight'] : []) {
+      for (let step = 0; step < MOST_ARROWS && !(await isThere(target)); step += 1) await keyboard.press(arrow);
     }
     expect(await isThere(target), `the keyboard reaches ${target}; it is at ${await whereabouts(target.page())}`).toBe(true);
   }
@@ -129,6 +126,15 @@ function isThere(target: Locator): Promise<boolean> {
       (active?.getAttribute('aria-activedescendant') ?? '#') === element.id ||
       (element.hasAttribute('data-highlighted') && active !== document.body)
     );
+  });
+}
+
+/** Whether the focus is somewhere in the list, the menu or the row of tabs that a thing is in. */
+function isInGroup(target: Locator): Promise<boolean> {
+  return target.evaluate((element) => {
+    const group = element.closest('[role=tablist], [role=menu], [role=listbox], [role=radiogroup], [role=tree]');
+    const active = document.activeElement;
+    return group !== null && active !== null && (group.contains(active) || active.getAttribute('aria-controls') === group.id);
   });
 }
 

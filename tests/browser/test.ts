@@ -3,6 +3,7 @@
 
 import { type Browser, type BrowserContext, type BrowserContextOptions, type Page, test as plain } from '@playwright/test';
 import { type Hand, hands, mouse } from './hands.ts';
+import { furnish, type Scenes } from './scenes.ts';
 import { Watch } from './watch.ts';
 import { Road } from './world/road.ts';
 import type { Person } from './world/person.ts';
@@ -14,6 +15,8 @@ interface OfWorker {
   world: World;
   /** Somebody with a workstation that is here, and credits. */
   owner: Person;
+  /** The owner's life with 1K4, made through the API. */
+  scenes: Scenes;
 }
 
 interface OfTest {
@@ -49,6 +52,7 @@ export const test = plain.extend<OfTest, OfWorker>({
     },
     { scope: 'worker', timeout: 120_000 },
   ],
+  scenes: [async ({ world, owner }, use) => use(await furnish(world, owner)), { scope: 'worker', timeout: 120_000 }],
   hand: [mouse, { option: true }],
   road: async ({}, use) => {
     const road = await Road.open();

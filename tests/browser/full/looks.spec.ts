@@ -3,12 +3,7 @@
 import { languages, looks, screens, wear } from '../appearance.ts';
 import { fits, isAccessible, isDrawn } from '../looks.ts';
 import { FOR_STRANGERS, placesOf, routes } from '../places.ts';
-import { furnish, type Scenes } from '../scenes.ts';
-import { test as plain } from '../test.ts';
-
-const test = plain.extend<object, { scenes: Scenes }>({
-  scenes: [async ({ world, owner }, use) => use(await furnish(world, owner)), { scope: 'worker', timeout: 120_000 }],
-});
+import { test } from '../test.ts';
 
 for (const language of languages) {
   test.describe(language, () => {

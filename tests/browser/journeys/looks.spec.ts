@@ -3,15 +3,13 @@
 import { languages, looks, type Screen, screens, wear } from '../appearance.ts';
 import { fits, isAccessible, isDrawn } from '../looks.ts';
 import { FOR_STRANGERS, placesOf, routes } from '../places.ts';
-import { furnish } from '../scenes.ts';
 import { test } from '../test.ts';
 
 for (const [number, language] of languages.entries()) {
   test.describe(language, () => {
     test.use({ locale: language });
-    test('every route is for everybody', async ({ page, world, owner }) => {
+    test('every route is for everybody', async ({ page, owner, scenes }) => {
       test.setTimeout(180_000);
-      const scenes = await furnish(world, owner);
       // Every other route in this language, the rest in the other one.
       for (const [at, route] of routes().entries()) {
         if (at % languages.length !== number) continue;

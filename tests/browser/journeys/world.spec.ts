@@ -1,6 +1,5 @@
-import { test } from '../test.ts';
-import { furnish } from '../scenes.ts';
-test('a life with 1K4 can be made through the API', async ({ world, owner }) => {
-  test.setTimeout(120_000);
-  await furnish(world, owner);
+import { expect, test } from '../test.ts';
+
+test('a life with 1K4 can be made through the API', ({ scenes }) => {
+  for (const [name, id] of Object.entries(scenes)) expect(id, name).not.toBe('');
 });

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import type { Browser } from '@playwright/test';
 import { type Screen, wear } from '../appearance.ts';
 import { isDrawn } from '../looks.ts';
-import { furnish, type Scenes } from '../scenes.ts';
+import type { Scenes } from '../scenes.ts';
 import { expect, test } from '../test.ts';
 
 const FOLDER = join(import.meta.dirname, '../../../docs/screens');
@@ -32,13 +32,8 @@ const PICTURES: Picture[] = [
   { name: 'account-data', at: () => '/account/data', shows: 'Download everything' },
 ];
 
-let scenes: Scenes;
-test.beforeAll(async ({ world, owner }) => {
-  scenes = await furnish(world, owner);
-});
-
 for (const picture of PICTURES) {
-  test(picture.name, async ({ page, owner, browser }) => {
+  test(picture.name, async ({ page, owner, browser, scenes }) => {
     const place = picture.at(scenes);
     for (const screen of ['desktop', 'phone'] satisfies Screen[]) {
       for (const look of ['light', 'dark'] as const) {
