@@ -17,6 +17,9 @@ export const parts: ProjectPart[] = [
   { id: '', label: () => m.projects_tab_conversations(), load: () => import('../features/projects/Conversations.svelte') },
   { id: 'files', label: () => m.projects_tab_files(), load: () => import('../features/files/Files.svelte') },
   { id: 'board', label: () => m.projects_tab_board(), load: () => import('../features/tasks/Board.svelte') },
+  { id: 'agents', label: () => m.agents_title(), load: () => import('../features/agents/ProjectAgents.svelte') },
+  { id: 'rules', label: () => m.agents_rules(), load: () => import('../features/agents/rules/Rules.svelte') },
+  { id: 'servers', label: () => m.agents_servers(), load: () => import('../features/agents/servers/ToolServers.svelte') },
   { id: 'log', label: () => m.projects_tab_log(), load: () => import('../features/log/Log.svelte') },
   { id: 'settings', label: () => m.projects_tab_settings(), load: () => import('../features/projects/Settings.svelte') },
 ];

@@ -13,8 +13,8 @@ test('everything that a call has is shown, whatever it is', () => {
 
 test('changes are read as changes only where all of them are', () => {
   expect(edits({ path: 'a', edits: [{ old: 'x', new: 'y' }, { old: 'a', new: '', all: true }] })).toEqual([
-    { old: 'x', new: 'y', all: false },
-    { old: 'a', new: '', all: true },
+    { old: 'x\n', new: 'y\n', all: false },
+    { old: 'a\n', new: '\n', all: true },
   ]);
   expect(edits({ edits: [{ old: 'x', new: 'y' }, { old: 'x' }] })).toEqual([]);
   expect(edits({ edits: 'all' })).toEqual([]);

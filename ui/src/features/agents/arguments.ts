@@ -25,7 +25,9 @@ export function edits(args: unknown): Edit[] {
   const read = list.map((edit: unknown): Edit | null => {
     if (typeof edit !== 'object' || edit === null || !('old' in edit) || !('new' in edit)) return null;
     if (typeof edit.old !== 'string' || typeof edit.new !== 'string') return null;
-    return { old: edit.old, new: edit.new, all: 'all' in edit && edit.all === true };
+    // Where both are parts of a line, that they end without a break says nothing.
+    const end = edit.old.endsWith('\n') || edit.new.endsWith('\n') ? '' : '\n';
+    return { old: edit.old + end, new: edit.new + end, all: 'all' in edit && edit.all === true };
   });
   return read.every((edit) => edit !== null) ? read : [];
 }

@@ -22,6 +22,9 @@ export class Overview {
   readonly more = $derived(this.limit < MOST && (this.rows?.length ?? 0) >= this.limit);
   #round = 0;
 
+  /** Of one project, or of all. */
+  constructor(private readonly only?: Schemas['Project']) {}
+
   start = (): (() => void) => poll(EVERY_MS, (signal) => this.look(signal));
 
   async look(signal?: AbortSignal): Promise<void> {
@@ -47,7 +50,7 @@ export class Overview {
   }
 
   async #logged(signal?: AbortSignal): Promise<Row[]> {
-    this.projects = (await api.get('/api/projects', { signal })).data;
+    this.projects = this.only ? [this.only] : (await api.get('/api/projects', { signal })).data;
     const lists = await Promise.all(
       this.projects.map(async ({ id }) => {
         const page = (action: Schemas['Action']) => api.get('/api/projects/{id}/operations', { path: { id }, query: { action, limit: this.limit }, signal });

@@ -25,7 +25,8 @@ class Pending {
     try {
       const { data } = await api.get('/api/approvals', { signal });
       const before = this.list;
-      this.list = data;
+      // A question does not change while it waits: the object that is known stays, so that nothing moves under a finger.
+      this.list = data.map((asked) => before?.find(({ id }) => id === asked.id) ?? asked);
       this.failure = null;
       if (before === null) return;
       this.newest = data.findLast(({ id }) => !before.some((known) => known.id === id)) ?? this.newest;
