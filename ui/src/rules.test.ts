@@ -51,7 +51,7 @@ const pieces = (attribute: Node): Node[] => (Array.isArray(attribute.value) ? (a
 
 describe('every visible word is a message', () => {
   // What is a name or a sign, the same in every language.
-  const same = /^(1K4|GitHub|Google|OpenAI|Ollama|curl|Python|JavaScript|JSON|CSV|ms|s|tokens\/s|https:\/\/|[A-Z]{4}-[A-Z]{4})$/;
+  const same = /^(1K4|[\w-]+\.(?:txt|json|toml|md|zip)|GitHub|Google|OpenAI|Ollama|curl|Python|JavaScript|JSON|CSV|ms|s|tokens\/s|https:\/\/|[A-Z]{4}-[A-Z]{4})$/;
   const isWord = (text: string): boolean => /\p{L}{2,}/u.test(text) && !same.test(text.trim());
 
   it.each(components)('%s', (_, source) => {
