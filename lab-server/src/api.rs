@@ -16,6 +16,7 @@ mod folders;
 mod identities;
 mod keys;
 mod models;
+mod news;
 mod operations;
 mod principal;
 mod projects;
@@ -75,6 +76,7 @@ use crate::{
         turns::Turns,
     },
     meter::Meter,
+    news::News,
     providers::policy,
     store::{Bookmark, Store},
 };
@@ -135,6 +137,8 @@ pub struct Parts {
     pub pairing: Pairing,
     /// Workstations that are there.
     pub gateway: Arc<Gateway>,
+    /// That something has changed.
+    pub news: News,
 }
 
 struct Inner {
@@ -227,7 +231,7 @@ impl Api {
 type Part = (fn() -> Router<Api>, fn() -> utoipa::openapi::OpenApi);
 
 /// The parts that people use through the web app.
-const PARTS: [Part; 17] = [
+const PARTS: [Part; 18] = [
     (sign_in::routes, sign_in::description),
     (sessions::routes, sessions::description),
     (identities::routes, identities::description),
@@ -239,6 +243,7 @@ const PARTS: [Part; 17] = [
     (files::routes, files::description),
     (tasks::routes, tasks::description),
     (runs::routes, runs::description),
+    (news::routes, news::description),
     (agents::routes, agents::description),
     (models::routes, models::description),
     (operations::routes, operations::description),

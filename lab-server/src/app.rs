@@ -42,6 +42,7 @@ use crate::{
     },
     meter::{DefaultRates, JournalError, Meter},
     metrics::{Metrics, Observed},
+    news::News,
     operator::{Operator, Parts},
     providers::{self, ProviderError},
     router,
@@ -161,7 +162,8 @@ impl App {
         let channels = providers::open(&config.providers).await?;
         let upstream = Arc::new(providers::upstream(channels, &config.providers, Tuning::default())?);
         let pairing = Pairing::new(store.clone(), origin.clone(), config.pairing);
-        let gateway = Gateway::new(store.clone(), origin.clone(), config.resume_window);
+        let news = News::default();
+        let gateway = Gateway::new(store.clone(), origin.clone(), config.resume_window, news.clone());
         let metrics = Metrics::new(Arc::clone(&upstream), Arc::clone(&gateway));
         let (counted, speeds) = (Arc::clone(&metrics), Arc::new(Speeds::default()));
         let timed = Arc::clone(&speeds);
@@ -176,7 +178,7 @@ impl App {
         let parts = models::Parts { proxy: Arc::clone(&proxy), door: observed, gateway: Arc::clone(&gateway), speeds };
         let models = Models::new(parts);
         let files = Files::open(store.clone(), config.blobs.clone()).await?;
-        let approvals = Approvals::new(store.clone(), log.clone());
+        let approvals = Approvals::new(store.clone(), log.clone(), news.clone());
         log.recover().await?;
         // As it is known outside, and as it is bound here.
         let own =
@@ -193,7 +195,7 @@ impl App {
             web_fetch: config.agents.web_fetch,
         };
         let runner = move |writer, order| agent::run(agents.clone(), writer, order).boxed();
-        let runs = Runs::open(store.clone(), &config.tails, Box::new(runner)).await?;
+        let runs = Runs::open(store.clone(), &config.tails, news.clone(), Box::new(runner)).await?;
         // What the runs asked that a Lab before this one left unfinished is asked no more.
         store.lapse_orphaned_approvals().await?;
         let sign_ins = SignIns::open(config, origin.clone(), store.clone(), revocations.clone()).await?;
@@ -215,6 +217,7 @@ impl App {
             sign_ins: sign_ins.clone(),
             pairing: pairing.clone(),
             gateway: Arc::clone(&gateway),
+            news,
         });
         let router = router::routes(origin.clone(), pairing, &gateway, api, proxy);
         let (ca_pem, tls) = (identity.ca_pem, identity.tls);

@@ -26,7 +26,7 @@ use wire::{DeviceId, RequestId, UserId, hello::LINK_PATH};
 pub use self::registry::{Following, Progress};
 
 use self::registry::Registry;
-use crate::{config::Origin, store::Store};
+use crate::{config::Origin, news::News, store::Store};
 
 /// How soon the database is asked again for the devices that were revoked, when it failed.
 const RETRY: Duration = Duration::from_millis(250);
@@ -43,8 +43,8 @@ impl Gateway {
     /// A gateway without links. `resume_window` is how long a caller is held for a bridge's return:
     /// [`wire::relay::RESUME_WINDOW`], but for tests.
     #[must_use]
-    pub fn new(store: Store, origin: Origin, resume_window: Duration) -> Arc<Self> {
-        Arc::new(Self { registry: Registry::new(resume_window), store, origin, draining: AtomicBool::new(false) })
+    pub fn new(store: Store, origin: Origin, resume_window: Duration, news: News) -> Arc<Self> {
+        Arc::new(Self { registry: Registry::new(resume_window, news), store, origin, draining: AtomicBool::new(false) })
     }
 
     /// The route on which bridges arrive.

@@ -19,6 +19,7 @@ pub mod gateway;
 pub mod lab;
 pub mod meter;
 pub mod metrics;
+pub mod news;
 mod operator;
 pub mod providers;
 mod random;

@@ -1,5 +1,6 @@
 //! Row 8: an agent that does its work, and one that wants something else.
 
+mod news;
 mod servers;
 mod spending;
 

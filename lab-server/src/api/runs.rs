@@ -41,14 +41,18 @@ pub(super) const BUDGETS: &str =
 const PAGE: u64 = 50;
 /// Runs of a page at most.
 const MAX_PAGE: u64 = 200;
-/// A stream says something this often, so that nobody on the way takes it for dead.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// A stream says something this often: its reader takes one that is silent for twice as long for dead and comes again, as when a
+/// laptop was carried into another network.
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// When a browser comes again after its stream broke, in milliseconds.
-const RETRY: &str = "retry: 500\n\n";
+pub(super) const RETRY: &str = "retry: 500\n\n";
+
+/// What a stream says that has nothing to say.
+pub(super) const STILL_HERE: &str = ": still here\n\n";
 
 pub(super) fn routes() -> Router<Api> {
     Router::new()
-        .route("/api/runs", post(start))
+        .route("/api/runs", get(unfinished).post(start))
         .route("/api/runs/{id}", get(show))
         .route("/api/runs/{id}/stop", post(stop))
         .route("/api/runs/{id}/events", get(events))
@@ -61,7 +65,7 @@ pub(super) fn description() -> utoipa::openapi::OpenApi {
 
 #[derive(OpenApi)]
 #[openapi(
-    paths(start, show, stop, events, list),
+    paths(unfinished, start, show, stop, events, list),
     components(schemas(Numbered)),
     tags((name = "runs", description = "An answer or an agent's work. It goes on whether or not anybody watches; any number may."))
 )]
@@ -136,6 +140,26 @@ pub(crate) struct RunView {
     ended_at: Option<i64>,
 }
 
+/// Every run that is not over, newest first.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Runs)]
+pub(crate) struct RunsView {
+    data: Vec<RunView>,
+}
+
+/// A run, with what was wanted of it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RunDetail)]
+pub(crate) struct RunDetail {
+    /// It.
+    #[serde(flatten)]
+    run: RunView,
+    /// The model that was to answer.
+    model: ModelChoice,
+    /// An agent's terms; its budgets are those that it works with. `null` for an answer.
+    agent: Option<AgentTerms>,
+}
+
 /// A run that was started.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = StartedRun)]
@@ -166,6 +190,18 @@ pub(super) struct RunsQuery {
     /// Runs on a page: 1 to 200, else 50.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<u64>,
+}
+
+/// The account's runs that are not over, of all projects.
+#[utoipa::path(
+    get, path = "/api/runs", operation_id = "list_unfinished_runs", tag = "runs", security(("session" = [])),
+    responses(
+        (status = 200, description = "Every one.", body = RunsView),
+        (status = "4XX", description = "Why not.", body = ErrorBody)
+    )
+)]
+async fn unfinished(State(Api(api)): State<Api>, session: Session) -> Json<RunsView> {
+    Json(RunsView { data: api.runs.unfinished(session.user).into_iter().map(RunView::from).collect() })
 }
 
 /// Starts a run. It goes on whatever becomes of whoever asked for it. Where the answer before is still being made, this one waits for
@@ -199,7 +235,15 @@ async fn start(
         return Err(ApiError::InvalidField { field: "agent.budgets", expected: BUDGETS });
     }
     let kind = if order.agent.is_some() { RunKind::Agent } else { RunKind::Chat };
-    let order = Order { choice, agent: order.agent };
+    let agent = match order.agent {
+        // What the project's settings say now holds to the run's end, and is what its watchers are shown.
+        Some(terms) if terms.budgets.is_none() => {
+            let settings = api.store.brief(session.user, conversation.project).await?.settings.agents;
+            Some(AgentTerms { budgets: Some(settings.budgets), ..terms })
+        }
+        given => given,
+    };
+    let order = Order { choice, agent };
     let new = NewRun { conversation: id, parent, content, kind, order };
     let Started { run, asked } = api.runs.start(session.user, new).await?;
     Ok((StatusCode::ACCEPTED, Json(StartedView { run: run.into(), asked: asked.map(|asked| asked.to_string()) })))
@@ -209,12 +253,14 @@ async fn start(
 #[utoipa::path(
     get, path = "/api/runs/{id}", operation_id = "show_run", tag = "runs", security(("session" = [])), params(("id" = String, Path)),
     responses(
-        (status = 200, description = "The run.", body = RunView),
+        (status = 200, description = "The run.", body = RunDetail),
         (status = "4XX", description = "Why not.", body = ErrorBody)
     )
 )]
-async fn show(State(Api(api)): State<Api>, session: Session, Path(run): Path<String>) -> Result<Json<RunView>, ApiError> {
-    Ok(Json(api.runs.get(session.user, id(&run)?).await?.into()))
+async fn show(State(Api(api)): State<Api>, session: Session, Path(run): Path<String>) -> Result<Json<RunDetail>, ApiError> {
+    let run = id(&run)?;
+    let Order { choice, agent } = api.store.run_order(session.user, run).await?;
+    Ok(Json(RunDetail { run: api.runs.get(session.user, run).await?.into(), model: choice, agent }))
 }
 
 /// Stops a run. Its message keeps what was said; one that is over stays as it ended.
@@ -315,7 +361,7 @@ impl Watching {
             biased;
             () = &mut self.signed_out => return None,
             events = tokio::time::timeout(KEEP_ALIVE, self.follow.next()) => match events {
-                Err(_) => ": still here\n\n".to_owned(),
+                Err(_) => STILL_HERE.to_owned(),
                 Ok(Ok(Some(events))) => events.iter().fold(String::new(), |text, event| text + &line(event)),
                 Ok(Ok(None)) => return None,
                 Ok(Err(error)) => {

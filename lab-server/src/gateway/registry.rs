@@ -17,7 +17,10 @@ use wire::{
 };
 
 use super::link::Link;
-use crate::store::{Device, now_ms};
+use crate::{
+    news::{About, News},
+    store::{Device, now_ms},
+};
 
 /// Every workstation that has been seen, with its link if it has one.
 pub(crate) struct Registry {
@@ -27,6 +30,7 @@ pub(crate) struct Registry {
     epochs: AtomicU64,
     relays: AtomicU64,
     resume_window: Duration,
+    news: News,
 }
 
 /// One workstation.
@@ -98,13 +102,14 @@ pub(crate) struct Active {
 }
 
 impl Registry {
-    pub(crate) fn new(resume_window: Duration) -> Arc<Self> {
+    pub(crate) fn new(resume_window: Duration, news: News) -> Arc<Self> {
         Arc::new(Self {
             places: Mutex::default(),
             followed: Mutex::default(),
             epochs: AtomicU64::new(0),
             relays: AtomicU64::new(0),
             resume_window,
+            news,
         })
     }
 
@@ -140,6 +145,7 @@ impl Registry {
         if let Some(old) = old {
             old.goodbye(Goodbye::Superseded);
         }
+        self.news.tell(device.user, About::Devices);
     }
 
     /// A link has ended. Nothing happens when a newer one has taken its place.
@@ -150,6 +156,7 @@ impl Registry {
             place.link.send_replace(None);
             place.lost = Some(Instant::now());
             place.last_seen = Some(now_ms());
+            self.news.tell(place.owner, About::Devices);
         }
     }
 
@@ -159,6 +166,7 @@ impl Registry {
         if let Some(link) = place.link.send_replace(None) {
             link.goodbye(Goodbye::Revoked);
         }
+        self.news.tell(place.owner, About::Devices);
     }
 
     /// Keeps what a bridge told of its workstation on its newest link. Returns the relays that it still holds and nobody here knows.
@@ -170,6 +178,7 @@ impl Registry {
         }
         let orphans = snapshot.relays.iter().filter(|relay| !place.active.contains_key(relay)).copied().collect();
         place.snapshot = Arc::new(snapshot);
+        self.news.tell(place.owner, About::Devices);
         orphans
     }
 
@@ -205,6 +214,7 @@ impl Registry {
         if let Some(place) = self.lock().get_mut(&device) {
             let number = self.relays.fetch_add(1, Ordering::Relaxed);
             place.active.insert(relay, Relay { number, phase: None, away: false, follower });
+            self.news.tell(place.owner, About::Devices);
         }
         Active { registry: Arc::clone(self), device, relay }
     }
@@ -320,6 +330,7 @@ impl Drop for Active {
         if let Some(place) = self.registry.lock().get_mut(&self.device) {
             place.active.remove(&self.relay);
             place.tell();
+            self.registry.news.tell(place.owner, About::Devices);
         }
     }
 }

@@ -82,7 +82,7 @@ pub struct AgentParts {
 /// Works on what a run was ordered to, and says how it ended.
 pub async fn run(parts: AgentParts, writer: RunWriter, order: Order) -> Outcome {
     let (stopped, owner, run) = (writer.stopped(), writer.owner(), writer.run());
-    let (store, log, models, tab) = (parts.store.clone(), parts.log.clone(), parts.models.clone(), Tab::default());
+    let (approvals, log, models, tab) = (parts.approvals.clone(), parts.log.clone(), parts.models.clone(), Tab::default());
     let is_agent = run.kind == RunKind::Agent;
     let line = |action, arguments, result| {
         let actor = Actor::Agent { run: run.id, model: order.choice.model.clone(), device: None };
@@ -106,7 +106,7 @@ pub async fn run(parts: AgentParts, writer: RunWriter, order: Order) -> Outcome 
         writer.push(Event::Used { usage });
     }
     // Whatever it still asked is asked no more. A Lab that fails here does it when it starts again.
-    if let Err(error) = store.lapse_approvals(run.id).await {
+    if let Err(error) = approvals.lapse(owner, run.id).await {
         tracing::warn!(%error, run = %run.id, "cannot take back what a run asked");
     }
     if is_agent {
@@ -437,9 +437,9 @@ impl Agent {
             By::Rule(rule) => operations::Approval::Rule { rule, allowed },
             By::Answer(approval) => operations::Approval::Person { approval, allowed },
         };
-        let (allowed, approval) = match verdict {
-            Verdict::Allow => (true, approval(true)),
-            Verdict::Deny => (false, approval(false)),
+        let (allowed, approval, words) = match verdict {
+            Verdict::Allow => (true, approval(true), String::new()),
+            Verdict::Deny => (false, approval(false), String::new()),
             Verdict::Ask => {
                 let question = Question::Call {
                     call: id.to_owned(),
@@ -448,9 +448,9 @@ impl Agent {
                     arguments: arguments.clone(),
                     definition,
                 };
-                let (approval, allowed) =
+                let (approval, allowed, words) =
                     self.wait_for(&question, |approval| Event::ApprovalAsked { approval, call: id.to_owned() }).await?;
-                (allowed, operations::Approval::Person { approval, allowed })
+                (allowed, operations::Approval::Person { approval, allowed }, words)
             }
         };
         if allowed {
@@ -459,11 +459,16 @@ impl Agent {
         let (action, logged) = action_and_arguments(&what, tool, arguments);
         let refused = self.operation(action, target_of(&what, tool), logged, approval, operations::Outcome::Refused);
         self.parts.log.record(self.owner, self.project, refused).await?;
-        Ok(Err(Told::no("the owner does not allow this; do without it, or finish and say what is missing".to_owned())))
+        let refusal = "the owner does not allow this; do without it, or finish and say what is missing";
+        Ok(Err(Told::no(with_words(refusal, &words))))
     }
 
     /// Asks the owner, and waits. Their time is not the run's.
-    async fn wait_for(&mut self, question: &Question, told: impl FnOnce(ApprovalId) -> Event) -> Result<(ApprovalId, bool), Ended> {
+    async fn wait_for(
+        &mut self,
+        question: &Question,
+        told: impl FnOnce(ApprovalId) -> Event,
+    ) -> Result<(ApprovalId, bool, String), Ended> {
         let run = self.writer.run().id;
         let pending = self.parts.approvals.ask(self.owner, run, question).await?;
         let (approval, began) = (pending.id, Instant::now());
@@ -477,23 +482,23 @@ impl Agent {
             let all: Vec<_> = self.answers.rules().chain([(approval, rule)]).collect();
             self.answers = std::mem::take(&mut self.answers).with(all);
         }
-        Ok((approval, answer.allowed))
+        Ok((approval, answer.allowed, answer.words))
     }
 
     /// Shows the owner a plan. Once they agree, the tools that change something exist.
     async fn propose(&mut self, plan: String) -> Result<Told, Ended> {
         let question = Question::Plan { plan: plan.clone() };
         let shown = plan.clone();
-        let (approval, allowed) = self.wait_for(&question, |approval| Event::Planned { approval, plan: shown }).await?;
+        let (approval, allowed, words) = self.wait_for(&question, |approval| Event::Planned { approval, plan: shown }).await?;
         let result = if allowed { operations::Outcome::Done } else { operations::Outcome::Refused };
         let approval = operations::Approval::Person { approval, allowed };
         let planned = self.operation(Action::Planned, None, json!({ "plan": plan }), approval, result);
         self.parts.log.record(self.owner, self.project, planned).await?;
         if !allowed {
-            return Ok(Told::no("the owner does not agree to the plan; propose another one, or finish".to_owned()));
+            return Ok(Told::no(with_words("the owner does not agree to the plan; propose another one, or finish", &words)));
         }
         self.mode = Mode::Act;
-        Ok(Told { text: "the owner agrees to the plan; all tools are there now".to_owned(), ok: true })
+        Ok(Told { text: with_words("the owner agrees to the plan; all tools are there now", &words), ok: true })
     }
 
     /// Has a call done in a task of its own, which writes into the operation log what came of it even when the run is stopped meanwhile.
@@ -618,6 +623,14 @@ async fn until_stopped(
         () = stopped.cancelled() => gone("stopped", "the run was stopped"),
         () = tokio::time::sleep_until(deadline.into()) => gone("out_of_time", "the run's time is up"),
         done = work => done,
+    }
+}
+
+/// What a model is told of its owner's answer, with their own words where they said some.
+fn with_words(answer: &str, words: &str) -> String {
+    match words.trim() {
+        "" => answer.to_owned(),
+        words => format!("{answer}. They say: {words}"),
     }
 }
 

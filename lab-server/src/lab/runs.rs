@@ -54,6 +54,7 @@ use super::{
     event::{Event, Numbered, Outcome},
 };
 use crate::{
+    news::{About, News},
     store::{
         Bookmark, Run, RunBeginning, RunBegun, RunEnd, RunKind, RunProgress, RunState, Store, StoreError, UnfinishedRun, now_ms,
     },
@@ -160,6 +161,7 @@ struct Live {
     room: Arc<Semaphore>,
     /// Told when the last one is over.
     emptied: Notify,
+    news: News,
 }
 
 #[derive(Default)]
@@ -177,11 +179,11 @@ impl Runs {
     ///
     /// # Errors
     /// When the folder or the database cannot be used.
-    pub async fn open(store: Store, tails: &Path, runner: Runner) -> Result<Self, RunError> {
-        Self::with_room(store, tails, runner, TOTAL).await
+    pub async fn open(store: Store, tails: &Path, news: News, runner: Runner) -> Result<Self, RunError> {
+        Self::with_room(store, tails, news, runner, TOTAL).await
     }
 
-    async fn with_room(store: Store, tails: &Path, runner: Runner, room: usize) -> Result<Self, RunError> {
+    async fn with_room(store: Store, tails: &Path, news: News, runner: Runner, room: usize) -> Result<Self, RunError> {
         let dir = tails.to_owned();
         let opened = tokio::task::spawn_blocking(move || Tail::open(&dir)).await;
         let in_tail = |source| RunError::Tail { path: tails.to_owned(), source };
@@ -192,7 +194,7 @@ impl Runs {
         let last = tail.close();
         tail.forget(last).map_err(in_tail)?;
         let scribe = scribe::start(tail).map_err(in_tail)?;
-        let live = Arc::new(Live { working: Mutex::default(), room: Arc::new(Semaphore::new(room)), emptied: Notify::new() });
+        let live = Arc::new(Live { working: Mutex::default(), room: Arc::new(Semaphore::new(room)), emptied: Notify::new(), news });
         let (hurry, recorded) = (Arc::new(Notify::new()), CancellationToken::new());
         let recorder =
             Recorder { store: store.clone(), live: Arc::clone(&live), scribe: scribe.clone(), hurry: Arc::clone(&hurry) };
@@ -248,6 +250,15 @@ impl Runs {
             Some(log) => Ok(log.run()),
             None => self.0.store.run(owner, run).await?.ok_or(StoreError::Missing("run")),
         }
+    }
+
+    /// A person's runs that are not over, newest first.
+    #[must_use]
+    pub fn unfinished(&self, owner: UserId) -> Vec<Run> {
+        let all = self.0.live.all();
+        let mut runs: Vec<Run> = all.iter().filter(|log| log.owner == owner).map(|log| log.run()).collect();
+        runs.sort_unstable_by_key(|run| std::cmp::Reverse((run.created_at, run.id.to_string())));
+        runs
     }
 
     /// The runs of a conversation as they are now, newest first: at most `limit` after `after`, and where to go on.
@@ -424,6 +435,7 @@ impl Live {
         let closed = working.is_closed;
         let before = follows.and_then(|message| working.logs.get(working.makers.get(&message)?).cloned());
         drop(working);
+        self.news.tell(log.owner, About::Runs);
         if closed {
             log.stop(Outcome::Interrupted);
         }
@@ -432,10 +444,13 @@ impl Live {
 
     fn remove(&self, run: RunId) {
         let mut working = self.working();
-        working.logs.remove(&run);
+        let removed = working.logs.remove(&run);
         working.makers.retain(|_, maker| *maker != run);
         let is_empty = working.logs.is_empty();
         drop(working);
+        if let Some(log) = removed {
+            self.news.tell(log.owner, About::Runs);
+        }
         if is_empty {
             self.emptied.notify_waiters();
         }

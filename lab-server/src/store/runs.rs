@@ -211,7 +211,7 @@ impl Store {
     pub async fn begin_run(&self, owner: UserId, key: &Key, beginning: RunBeginning<'_>) -> Result<RunBegun, StoreError> {
         let RunBeginning { run, conversation, parent, says, kind, order } = beginning;
         let name = run.to_string();
-        let order = sealed(key, Place { table: "runs", column: "order", row: &name, version: 0 }, order)?;
+        let order = sealed(key, order_place(&name), order)?;
         let transaction = self.write().await?;
         let project = conversations::of_owner(&transaction, owner, conversation).await?.project_id;
         let mut follows = parent;
@@ -258,6 +258,17 @@ impl Store {
     /// When the database fails.
     pub async fn run(&self, owner: UserId, run: RunId) -> Result<Option<Run>, StoreError> {
         of(owner).filter(entity::Column::Id.eq(run.to_string())).one(&self.db).await?.map(Run::try_from).transpose()
+    }
+
+    /// What was wanted of a run of this person's.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when they have no such run, [`StoreError::Vault`] when it does not open.
+    pub async fn run_order(&self, owner: UserId, run: RunId) -> Result<Order, StoreError> {
+        let row = of(owner).filter(entity::Column::Id.eq(run.to_string())).one(&self.db).await?;
+        let row = row.ok_or(StoreError::Missing("run"))?;
+        let key = key_of(&self.vault, Scope::Conversation(owner, id(&row.conversation_id, "conversation id")?), "run").await?;
+        unsealed(&key, order_place(&row.id), &row.order_sealed)
     }
 
     /// The runs of a conversation, newest first: at most `limit` after `after`, and where to go on.
@@ -405,6 +416,10 @@ impl Store {
 /// A person's runs.
 fn of(owner: UserId) -> Select<entity::Entity> {
     entity::Entity::find().filter(entity::Column::UserId.eq(owner.to_string()))
+}
+
+fn order_place(run: &str) -> Place<'_> {
+    Place { table: "runs", column: "order", row: run, version: 0 }
 }
 
 fn events_place(run: &str, first: i64) -> Place<'_> {

@@ -50,6 +50,9 @@ pub(crate) struct Approvals {
     data: Vec<ApprovalView>,
 }
 
+/// Characters of what an owner says beside an answer.
+const MAX_WORDS: usize = 2000;
+
 /// An answer.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -57,6 +60,9 @@ pub(crate) struct Approvals {
 pub(crate) struct AnswerBody {
     /// Whether it may.
     decision: Decision,
+    /// What the model is told about it: why not, or what to do instead. Nobody needs to say anything.
+    #[schema(max_length = 2000)]
+    words: Option<String>,
     /// How far the answer reaches; this question only without it. A plan is agreed to once.
     remember: Option<RememberBody>,
 }
@@ -139,7 +145,11 @@ pub(super) async fn answer(
     body: Result<Json<AnswerBody>, JsonRejection>,
 ) -> Result<Json<ApprovalView>, ApiError> {
     let approval = id(&approval)?;
-    let Json(AnswerBody { decision, remember }) = body?;
+    let Json(AnswerBody { decision, words, remember }) = body?;
+    let words = words.unwrap_or_default();
+    if words.chars().count() > MAX_WORDS {
+        return Err(ApiError::InvalidField { field: "words", expected: "at most 2000 characters" });
+    }
     let remember = remember.map(|RememberBody { scope, targets }| Remember {
         scope: match scope {
             Scope::Run => Remembered::Run,
@@ -147,7 +157,7 @@ pub(super) async fn answer(
         },
         targets,
     });
-    let answered = api.approvals.answer(session.user, approval, decision == Decision::Allow, remember).await;
+    let answered = api.approvals.answer(session.user, approval, decision == Decision::Allow, words, remember).await;
     Ok(Json(answered?.into()))
 }
 

@@ -17,6 +17,7 @@ use crate::{
         operations::{Action, Log, Operation},
         tools::policy::{Asked, Rule, Targets, Verdict},
     },
+    news::{About, News},
     store::{Approval, ApprovalState, Question, Store, StoreError},
 };
 
@@ -27,6 +28,7 @@ pub struct Approvals(Arc<Inner>);
 struct Inner {
     store: Store,
     log: Log,
+    news: News,
     waiting: Mutex<HashMap<ApprovalId, oneshot::Sender<Answer>>>,
 }
 
@@ -35,6 +37,8 @@ struct Inner {
 pub struct Answer {
     /// Whether it may.
     pub allowed: bool,
+    /// What they say about it, for the model; empty for nothing.
+    pub words: String,
     /// What answers the same question for the rest of the run.
     pub for_run: Option<Rule>,
 }
@@ -81,8 +85,8 @@ pub(super) struct Pending {
 impl Approvals {
     /// Nobody waits yet.
     #[must_use]
-    pub fn new(store: Store, log: Log) -> Self {
-        Self(Arc::new(Inner { store, log, waiting: Mutex::default() }))
+    pub fn new(store: Store, log: Log, news: News) -> Self {
+        Self(Arc::new(Inner { store, log, news, waiting: Mutex::default() }))
     }
 
     /// Answers a question. What was remembered is in the store, and the answer in the operation log, before the run goes on.
@@ -94,6 +98,7 @@ impl Approvals {
         owner: UserId,
         approval: ApprovalId,
         allowed: bool,
+        words: String,
         remember: Option<Remember>,
     ) -> Result<Approval, AnswerError> {
         let Inner { store, log, .. } = &*self.0;
@@ -114,12 +119,13 @@ impl Approvals {
             }
             return Err(AnswerError::Decided);
         }
+        self.0.news.tell(owner, About::Approvals);
         let remembered = match scope {
             None => "once",
             Some(Remembered::Run) => "run",
             Some(Remembered::Project) => "project",
         };
-        let arguments = json!({ "run": asked.run, "allowed": allowed, "for": remembered });
+        let arguments = json!({ "run": asked.run, "allowed": allowed, "for": remembered, "words": words });
         log.record(owner, asked.project, Operation::by_person(Action::ApprovalAnswered, Some(approval.to_string()), arguments))
             .await?;
         if let Some(kept) = kept {
@@ -129,9 +135,16 @@ impl Approvals {
         let waiting = self.waiting().remove(&approval);
         if let Some(waiting) = waiting {
             // Whoever asked may have been stopped in this moment.
-            let _ = waiting.send(Answer { allowed, for_run: rule.filter(|_| scope == Some(Remembered::Run)) });
+            let _ = waiting.send(Answer { allowed, words, for_run: rule.filter(|_| scope == Some(Remembered::Run)) });
         }
         Ok(store.approval(owner, approval).await?)
+    }
+
+    /// Takes back what a run still asks.
+    pub(super) async fn lapse(&self, owner: UserId, run: RunId) -> Result<(), StoreError> {
+        self.0.store.lapse_approvals(run).await?;
+        self.0.news.tell(owner, About::Approvals);
+        Ok(())
     }
 
     /// Asks. Whoever is told of the question can answer it at once.
@@ -139,6 +152,7 @@ impl Approvals {
         let approval = self.0.store.add_approval(owner, run, question).await?;
         let (sender, answer) = oneshot::channel();
         self.waiting().insert(approval.id, sender);
+        self.0.news.tell(owner, About::Approvals);
         Ok(Pending { id: approval.id, answer, waiting: self.clone() })
     }
 

@@ -69,7 +69,7 @@ impl World {
         let new = NewConversation { project, folder: None, title: None, settings: ConversationSettings::default() };
         let conversation = scratch.store.add_conversation(owner, new).await.unwrap().id;
         let (runner, begun) = obedient();
-        let runs = Runs::with_room(scratch.store.clone(), &scratch.dir.join("runs"), runner, room).await.unwrap();
+        let runs = Runs::with_room(scratch.store.clone(), &scratch.dir.join("runs"), News::default(), runner, room).await.unwrap();
         Self { scratch, owner, conversation, runs, begun }
     }
 
@@ -93,7 +93,7 @@ impl World {
 
     /// The Lab once more, over what the one before left.
     async fn open_again(&self) -> Runs {
-        Runs::open(self.scratch.store.clone(), &self.tails(), obedient().0).await.unwrap()
+        Runs::open(self.scratch.store.clone(), &self.tails(), News::default(), obedient().0).await.unwrap()
     }
 
     fn tails(&self) -> PathBuf {
@@ -505,7 +505,7 @@ async fn full_two_hundred_runs_stall_nobody() {
         }
         .boxed()
     });
-    let runs = Runs::open(store.clone(), &scratch.dir.join("runs"), runner).await.unwrap();
+    let runs = Runs::open(store.clone(), &scratch.dir.join("runs"), News::default(), runner).await.unwrap();
     let mut conversations = Vec::new();
     for person in 0..RUNS.div_ceil(PER_PERSON) {
         let owner = store.add_user(&format!("person {person}")).await.unwrap().id;
