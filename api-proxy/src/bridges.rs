@@ -128,7 +128,7 @@ impl AnswerBody {
     }
 
     /// The next part, likewise.
-    pub(crate) async fn part(&mut self) -> Part {
+    pub async fn part(&mut self) -> Part {
         self.0.recv().await.unwrap_or(Part::End(LINK_LOST))
     }
 

@@ -27,9 +27,9 @@ mod version;
 
 pub use host::{InvalidOllamaHost, OllamaHost};
 pub use inventory::{Installed, Inventory, Runs, watch};
-pub use pull::PullProgress;
 pub use request_logs::debug_body_logging;
 pub use version::{OLDEST, Version};
+pub use wire::relay::PullProgress;
 
 /// The largest document of Ollama's that is held in memory, in bytes: `/api/show` of a model with its tensors is some megabytes.
 pub const MAX_DOCUMENT: usize = 8 << 20;

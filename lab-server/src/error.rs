@@ -7,6 +7,7 @@ use axum::{
 use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
+use wire::relay::RefusalCode;
 
 use crate::{account::sign_in::Refusal, gateway::pairing::ReviewError, lab::tools::mcp::McpError, store::StoreError};
 
@@ -83,6 +84,11 @@ pub enum ApiError {
     ToolServer {
         /// Why.
         why: McpError,
+    },
+    /// A workstation did not do what its owner asked for from here.
+    Workstation {
+        /// Why its bridge refused; `None` where there is no link to it.
+        why: Option<RefusalCode>,
     },
     /// Too many attempts from this network address.
     TooManyRequests {
@@ -212,11 +218,39 @@ impl ApiError {
                 "too_many_requests",
                 "too many attempts from this address; wait as long as retry-after says",
             ),
+            Self::Workstation { why: None } => (
+                StatusCode::CONFLICT,
+                "device_offline",
+                "this workstation has no link now; switch it on, see that its bridge runs, and try again",
+            ),
+            Self::Workstation { why: Some(code) } => (StatusCode::CONFLICT, code.as_str(), refused_there(code)),
             Self::DayUsedUp { .. } => (StatusCode::TOO_MANY_REQUESTS, "day_used_up", "that was as much as there is in a day"),
             Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping", "the lab is about to stop; try again when it is back"),
             Self::NotSetUp => (StatusCode::NOT_FOUND, "not_set_up", "this lab's operator has not set this up"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "the lab failed to do this; its log names the cause"),
         }
+    }
+}
+
+/// Why a bridge refused, for whoever owns both ends of the link.
+const fn refused_there(code: RefusalCode) -> &'static str {
+    match code {
+        RefusalCode::ModelNotShared | RefusalCode::ModelNotLocal => {
+            "the workstation shares no such model, or it is none that can be downloaded from here; see what it shares at the workstation"
+        }
+        RefusalCode::OperationNotShared => {
+            "the workstation does not allow this from here; do it there, or allow it in its bridge's settings"
+        }
+        RefusalCode::Paused => "the workstation is paused; resume it there, or wait until its quiet hours are over",
+        RefusalCode::QueueFull => "too many requests wait at the workstation; try again when it has less to do",
+        RefusalCode::OllamaUnavailable => "Ollama does not answer at the workstation; start it there",
+        RefusalCode::OllamaTooOld => "the workstation's Ollama is too old to be safe; update it there",
+        RefusalCode::Unlisted
+        | RefusalCode::InvalidBody
+        | RefusalCode::TooLarge
+        | RefusalCode::FieldNotAllowed
+        | RefusalCode::UnknownRelay
+        | RefusalCode::OffsetGone => "the workstation's bridge does not do this; update the bridge, and the Lab",
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod accept;
 mod link;
+mod models;
 pub mod pairing;
 mod registry;
 mod relay;
@@ -23,7 +24,7 @@ use axum::{Router, routing::get};
 use tokio::sync::watch;
 use wire::{DeviceId, RequestId, UserId, hello::LINK_PATH};
 
-pub use self::registry::{Following, Progress};
+pub use self::registry::{Following, LinkHistory, Progress};
 
 use self::registry::Registry;
 use crate::{config::Origin, news::News, store::Store};
@@ -105,7 +106,13 @@ impl Gateway {
     /// When the links of somebody's workstations were lost that have none now, in milliseconds since 1970; as far as this process saw.
     #[must_use]
     pub fn last_seen(&self, owner: UserId) -> HashMap<DeviceId, i64> {
-        self.registry.last_seen(owner)
+        self.registry.histories(owner).into_iter().filter_map(|(device, history)| Some((device, history.last_seen?))).collect()
+    }
+
+    /// How the links of somebody's workstations were, as far as this process saw.
+    #[must_use]
+    pub fn histories(&self, owner: UserId) -> HashMap<DeviceId, LinkHistory> {
+        self.registry.histories(owner)
     }
 
     /// Has whoever asks told how far a request comes that they are about to make, if it goes to a workstation.

@@ -18,3 +18,4 @@ mod owner;
 mod pressure;
 mod roads;
 mod runs;
+mod workstations;

@@ -359,6 +359,32 @@ pub enum BridgeEvent {
     Heartbeat,
 }
 
+/// A line of the answer to [`PULL_PATH`]. The last one is a step named `success`, or a failure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum PullLine {
+    /// It did not finish. What was fetched is kept.
+    Failed {
+        /// A sentence with the cause and the next step.
+        error: String,
+    },
+    /// So far.
+    Progress(PullProgress),
+}
+
+/// How far a download is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullProgress {
+    /// The step, in Ollama's words; the last one is `success`.
+    pub step: String,
+    /// The layer that is being fetched.
+    pub digest: Option<String>,
+    /// Bytes of that layer that are here.
+    pub completed: Option<u64>,
+    /// Bytes of that layer in all.
+    pub total: Option<u64>,
+}
+
 /// Where a relay is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

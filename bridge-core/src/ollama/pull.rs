@@ -4,27 +4,14 @@ use std::{pin::Pin, time::Duration};
 
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use ollama_rs::{error::OllamaError, models::pull::PullModelStatus};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::time::{Instant, sleep_until};
-use wire::ModelName;
+use wire::{ModelName, relay::PullProgress};
 
 use super::{CONNECT_LIMIT, Error, Ollama, OllamaHost};
 
 /// The shortest time between two events: Ollama sends one every 60 ms, and nobody reads faster than this.
 const TELL_EVERY: Duration = Duration::from_millis(200);
-
-/// How far a download is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PullProgress {
-    /// The step, in Ollama's words; the last one is `success`.
-    pub step: String,
-    /// The layer that is being fetched.
-    pub digest: Option<String>,
-    /// Bytes of that layer that are here.
-    pub completed: Option<u64>,
-    /// Bytes of that layer in all.
-    pub total: Option<u64>,
-}
 
 impl Ollama {
     /// Downloads a model. At most five events a second, the newest of what happened in between; the last one is `success`, or the

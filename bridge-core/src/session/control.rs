@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast::error::RecvError, mpsc};
 use wire::{
     ModelName,
-    relay::{BridgeEvent, HEARTBEAT_EVERY, LabMessage, Refusal, RefusalCode},
+    relay::{BridgeEvent, HEARTBEAT_EVERY, LabMessage, PullLine, Refusal, RefusalCode},
 };
 
 use super::{Body, LinkSignal, read_body, refused};
@@ -145,8 +145,8 @@ pub(super) async fn pull(request: Request<Incoming>, shared: &Shared) -> Respons
     tokio::spawn(async move {
         while let Some(event) = events.next().await {
             let line = match event {
-                Ok(progress) => line(&progress),
-                Err(error) => line(&PullFailed { error: error.to_string() }),
+                Ok(progress) => line(&PullLine::Progress(progress)),
+                Err(error) => line(&PullLine::Failed { error: error.to_string() }),
             };
             // Whoever asked has gone: dropping `events` stops the download.
             if lines.send(line).await.is_err() {
@@ -155,10 +155,4 @@ pub(super) async fn pull(request: Request<Incoming>, shared: &Shared) -> Respons
         }
     });
     Response::new(Body::Lines(progress))
-}
-
-/// The last line of a download that did not finish.
-#[derive(Serialize)]
-struct PullFailed {
-    error: String,
 }

@@ -27,10 +27,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use wire::{
-    Content, DeviceId, RelayId,
+    Content, DeviceId, ModelName, RelayId,
     relay::{
         BridgeEvent, CONNECTION_WINDOW, CONTROL_PATH, Goodbye, HEARTBEAT_EVERY, LabMessage, OPERATION, Operation, PING_EVERY,
-        PING_TIMEOUT, RELAYS_PATH, STREAM_WINDOW,
+        PING_TIMEOUT, PULL_PATH, RELAYS_PATH, STREAM_WINDOW,
     },
     stream::{LinkStream, Pulse},
 };
@@ -223,6 +223,12 @@ impl Link {
         body: Content,
     ) -> Result<Response<Incoming>, hyper::Error> {
         self.send(Method::PUT, format!("{RELAYS_PATH}{relay}"), Some(operation), RequestBody::Whole(Some(body))).await
+    }
+
+    /// Has a model downloaded. The answer's lines are [`wire::relay::PullLine`]s, or it is a refusal.
+    pub(crate) async fn pull(&self, model: &ModelName) -> Result<Response<Incoming>, hyper::Error> {
+        let body = serde_json::json!({ "model": model }).to_string();
+        self.send(Method::POST, PULL_PATH.to_owned(), None, RequestBody::Whole(Some(Bytes::from(body).into()))).await
     }
 
     /// Reads a relay again from a byte on.

@@ -1,7 +1,7 @@
 //! Which workstations there are, and by which link each can be reached now. The newest link of a device wins.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -21,6 +21,11 @@ use crate::{
     news::{About, News},
     store::{Device, now_ms},
 };
+
+/// Losses of a link that are remembered at most: whoever has more in a day needs no more of them to see it.
+const MAX_LOSSES: usize = 100;
+/// A day, in milliseconds.
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// Every workstation that has been seen, with its link if it has one.
 pub(crate) struct Registry {
@@ -42,10 +47,38 @@ struct Place {
     /// When the link was lost; `None` while there is one, or before the first.
     lost: Option<Instant>,
     /// The same by the clock on the wall, for people.
-    last_seen: Option<i64>,
+    history: LinkHistory,
     snapshot: Arc<Snapshot>,
     /// Relays of this Lab that are not over.
     active: HashMap<RelayId, Relay>,
+}
+
+/// How a workstation's links were since the Lab started; times in milliseconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LinkHistory {
+    /// Since when it has the link that it has; `None` while it has none.
+    pub since: Option<i64>,
+    /// When its link was lost; `None` while it has one, and where it had none.
+    pub last_seen: Option<i64>,
+    /// When links were lost in the last day, the oldest first; the newest [`MAX_LOSSES`] at most.
+    pub losses: VecDeque<i64>,
+}
+
+impl LinkHistory {
+    fn linked(&mut self, now: i64) {
+        // A link that follows upon another is no loss.
+        self.since = Some(now);
+        self.last_seen = None;
+    }
+
+    fn lost(&mut self, now: i64) {
+        self.since = None;
+        self.last_seen = Some(now);
+        self.losses.push_back(now);
+        while self.losses.len() > MAX_LOSSES || self.losses.front().is_some_and(|loss| *loss < now - DAY_MS) {
+            self.losses.pop_front();
+        }
+    }
 }
 
 /// A relay that is not over.
@@ -138,7 +171,7 @@ impl Registry {
                 Some(Arc::clone(link))
             } else {
                 place.lost = None;
-                place.last_seen = None;
+                place.history.linked(now_ms());
                 place.link.send_replace(Some(Arc::clone(link)))
             }
         };
@@ -155,7 +188,7 @@ impl Registry {
         if place.link.borrow().as_ref().is_some_and(|current| current.epoch() == epoch) {
             place.link.send_replace(None);
             place.lost = Some(Instant::now());
-            place.last_seen = Some(now_ms());
+            place.history.lost(now_ms());
             self.news.tell(place.owner, About::Devices);
         }
     }
@@ -255,11 +288,11 @@ impl Registry {
         .collect()
     }
 
-    /// When the links of one owner's were lost that have none now, in milliseconds since 1970.
-    pub(crate) fn last_seen(&self, owner: UserId) -> HashMap<DeviceId, i64> {
+    /// How the links of one owner's workstations were.
+    pub(crate) fn histories(&self, owner: UserId) -> HashMap<DeviceId, LinkHistory> {
         let places = self.lock();
         let mine = places.iter().filter(|(_, place)| place.owner == owner);
-        mine.filter_map(|(device, place)| Some((*device, place.last_seen?))).collect()
+        mine.map(|(device, place)| (*device, place.history.clone())).collect()
     }
 
     /// Devices that have a link.
@@ -290,7 +323,7 @@ impl Place {
             name: device.name.clone(),
             link: watch::Sender::new(None),
             lost: None,
-            last_seen: None,
+            history: LinkHistory::default(),
             snapshot: Arc::default(),
             active: HashMap::new(),
         }

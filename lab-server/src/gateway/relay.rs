@@ -156,7 +156,7 @@ impl Conversation {
             Err(heard) => return heard,
         };
         if response.headers().get(ORIGIN).is_none_or(|origin| origin != FROM_OLLAMA) {
-            return refusal(response).await;
+            return refusal(response).await.map_or(Heard::Cut, Heard::Refused);
         }
         self.begin(&response);
         let mut body = response.into_body();
@@ -307,9 +307,10 @@ impl Watch {
     }
 }
 
-async fn refusal(response: Response<Incoming>) -> Heard {
-    let Ok(body) = Limited::new(response.into_body(), MAX_REFUSAL).collect().await else { return Heard::Cut };
-    Heard::Refused(serde_json::from_slice(&body.to_bytes()).unwrap_or_else(|_| {
+/// What a bridge says instead of an answer; `None` when the link breaks meanwhile.
+pub(super) async fn refusal(response: Response<Incoming>) -> Option<Refusal> {
+    let body = Limited::new(response.into_body(), MAX_REFUSAL).collect().await.ok()?;
+    Some(serde_json::from_slice(&body.to_bytes()).unwrap_or_else(|_| {
         Refusal::new(RefusalCode::Unlisted, "the workstation's bridge answered something that this Lab does not understand")
     }))
 }

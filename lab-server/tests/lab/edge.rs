@@ -261,3 +261,28 @@ async fn a_stop_ends_idle_connections_and_frees_the_port() {
     until_closed(&mut idle, "idle at the end").await;
     assert!(TcpStream::connect(addr).await.is_err());
 }
+
+#[tokio::test]
+async fn who_is_refused_is_told_why_after_a_long_body() {
+    let lab = TestLab::start().await;
+    let mut stream = lab.tls(b"http/1.1").await;
+    // A client that looks at the answer when all of its body is sent, twice on one connection.
+    for _ in 0..2 {
+        let body = vec![b'a'; 1_000_000];
+        let head = format!(
+            "POST /api/conversations HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        for piece in body.chunks(16 * 1024) {
+            stream.write_all(piece).await.unwrap();
+            stream.flush().await.unwrap();
+        }
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"}") {
+            assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0, "{}", String::from_utf8_lossy(&answer));
+        }
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 401") && answer.contains("\"signed_out\""), "{answer}");
+    }
+}

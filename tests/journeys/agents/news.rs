@@ -1,38 +1,45 @@
 //! Whoever shows something is told that it has changed, and an agent is told why not.
 
+use std::collections::BTreeSet;
+
 use journeys::{caller::Answer, scripted::Step, world::eventually};
 use serde_json::{Value, json};
 
 use super::{Desk, results, world};
 
 /// A stream of news that is read.
-struct News(Answer, String);
+struct News {
+    answer: Answer,
+    text: String,
+    /// What has changed and was not asked for yet.
+    heard: BTreeSet<String>,
+}
 
 impl News {
     async fn of(desk: &Desk) -> Self {
         let answer = desk.browser.get("/api/news").await;
         assert_eq!((answer.status.as_u16(), answer.header("content-type")), (200, "text/event-stream"));
-        let mut news = Self(answer, String::new());
+        let mut news = Self { answer, text: String::new(), heard: BTreeSet::new() };
         // Its first words come when it listens.
         news.read().await;
         news
     }
 
     async fn read(&mut self) {
-        let chunk = self.0.chunk().await.expect("more").expect("a stream without an end");
-        self.1.push_str(std::str::from_utf8(&chunk).expect("text"));
+        let chunk = self.answer.chunk().await.expect("more").expect("a stream without an end");
+        self.text.push_str(std::str::from_utf8(&chunk).expect("text"));
+        let whole = self.text.rfind("\n\n").map_or(0, |at| at + 2);
+        let said: String = self.text.drain(..whole).collect();
+        for line in said.lines().filter_map(|line| line.strip_prefix("data: ")) {
+            let news: Value = serde_json::from_str(line).expect("JSON");
+            self.heard
+                .extend(news["about"].as_array().expect("a list").iter().map(|about| about.as_str().expect("a word").to_owned()));
+        }
     }
 
     /// Reads until something has changed about this.
     async fn hear(&mut self, about: &str) {
-        loop {
-            let whole = self.1.rfind("\n\n").map_or(0, |at| at + 2);
-            let said: String = self.1.drain(..whole).collect();
-            let news = said.lines().filter_map(|line| line.strip_prefix("data: "));
-            let mut news = news.map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-            if news.any(|news| news["about"].as_array().expect("a list").contains(&about.into())) {
-                return;
-            }
+        while !self.heard.remove(about) {
             self.read().await;
         }
     }
@@ -52,7 +59,7 @@ async fn what_changes_is_told_and_a_refusal_comes_with_its_reason() {
     let shown = desk.get(&format!("/api/runs/{run}")).await;
     assert_eq!((&shown["model"]["model"], &shown["agent"]["plan_first"]), (&Value::from("local/writer"), &Value::from(false)));
     let brief = desk.get(&format!("/api/projects/{}/brief", desk.project)).await;
-    assert_eq!(shown["agent"]["budgets"], brief["settings"]["agents"]["budgets"]);
+    assert_eq!(shown["agent"]["budgets"], brief["agents"]["budgets"]);
 
     let question = desk.question().await;
     news.hear("approvals").await;
@@ -69,8 +76,6 @@ async fn what_changes_is_told_and_a_refusal_comes_with_its_reason() {
     let mut news = News::of(&desk).await;
     world.bridge.shutdown().await;
     news.hear("devices").await;
-    eventually("the workstation is seen to be away", async || {
-        desk.get("/api/devices").await["data"][0]["presence"] != "online"
-    })
-    .await;
+    eventually("the workstation is seen to be away", async || desk.get("/api/devices").await["data"][0]["presence"] != "online")
+        .await;
 }

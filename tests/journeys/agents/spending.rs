@@ -39,7 +39,7 @@ async fn the_messages_of_twenty_stopped_runs_tell_to_the_nano_what_was_charged()
         of_runs += run["cost_nano"].as_i64().expect("a cost");
         let message = world.lab.store.message(world.user, run["message"].as_str().expect("an id").parse().expect("an id"));
         let content = message.await.expect("the messages").expect("the message").content;
-        assert_eq!(content.usage.len(), 1, "{run}");
+        assert_eq!(content.usage.len(), 1, "{run} {:?}", content.usage);
         assert!(content.usage[0].cost_nano > 0, "{:?}", content.usage);
         of_messages += content.usage[0].cost_nano;
         questions.push(content.usage[0].request.to_string());

@@ -87,6 +87,7 @@ const WORDS: &[&str] = &[
     "url",
     "user_code",
     "value",
+    "words",
     "x-1k4-path",
 ];
 

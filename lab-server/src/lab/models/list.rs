@@ -119,6 +119,27 @@ pub enum Availability {
     Offline,
 }
 
+impl Availability {
+    pub(crate) fn of(workstation: &Workstation) -> Self {
+        let snapshot = &workstation.snapshot;
+        match workstation.presence {
+            Presence::Offline => Availability::Offline,
+            Presence::Away => Availability::Away,
+            Presence::Online if snapshot.policy.paused => Availability::Paused,
+            Presence::Online => match snapshot.ollama {
+                OllamaState::TooOld { .. } | OllamaState::Unreachable { .. } => Availability::OllamaDown,
+                OllamaState::Running { .. } | OllamaState::Unknown => {
+                    if workstation.active > 0 || snapshot.queued > 0 {
+                        Availability::Busy
+                    } else {
+                        Availability::Online
+                    }
+                }
+            },
+        }
+    }
+}
+
 pub(super) fn list(inner: &Inner, user: UserId) -> Vec<ModelView> {
     let mut all = local(inner.gateway.workstations(user), &inner.gateway.last_seen(user), &inner.speeds);
     all.extend(cloud(inner).iter().cloned());
@@ -154,7 +175,7 @@ fn on(workstation: &Workstation, model: &Model, prefix: &str, last_seen: Option<
             device: workstation.device,
             device_name: workstation.name.clone(),
             state: LocalState {
-                availability: availability(workstation),
+                availability: Availability::of(workstation),
                 last_seen,
                 loaded: is_linked && loaded.is_some(),
                 size: model.size,
@@ -197,7 +218,7 @@ fn anywhere_of(name: String, places: &[(usize, &Workstation, &Model)], views: &[
         name,
         host: Host::AnyDevice {
             devices: places.iter().map(|(_, workstation, _)| workstation.device).collect(),
-            availability: places.iter().map(|(_, station, _)| availability(station)).min().unwrap_or(Availability::Offline),
+            availability: places.iter().map(|(_, station, _)| Availability::of(station)).min().unwrap_or(Availability::Offline),
         },
         context_length: places.iter().filter_map(|(at, ..)| views.get(*at)?.context_length).min(),
         max_output_tokens: None,
@@ -206,25 +227,6 @@ fn anywhere_of(name: String, places: &[(usize, &Workstation, &Model)], views: &[
             .map(|(_, _, model)| model.capabilities.iter().filter(|c| can_all(c)).cloned().collect())
             .unwrap_or_default(),
         unsure: unsure(places.iter().all(|(_, _, model)| model.capabilities.is_empty())),
-    }
-}
-
-fn availability(workstation: &Workstation) -> Availability {
-    let snapshot = &workstation.snapshot;
-    match workstation.presence {
-        Presence::Offline => Availability::Offline,
-        Presence::Away => Availability::Away,
-        Presence::Online if snapshot.policy.paused => Availability::Paused,
-        Presence::Online => match snapshot.ollama {
-            OllamaState::TooOld { .. } | OllamaState::Unreachable { .. } => Availability::OllamaDown,
-            OllamaState::Running { .. } | OllamaState::Unknown => {
-                if workstation.active > 0 || snapshot.queued > 0 {
-                    Availability::Busy
-                } else {
-                    Availability::Online
-                }
-            }
-        },
     }
 }
 
