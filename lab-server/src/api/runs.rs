@@ -231,8 +231,11 @@ async fn start(
         Some(parts) => Some(said(&api, &session, conversation.project, parts).await?),
         None => None,
     };
-    if order.agent.and_then(|terms| terms.budgets).is_some_and(|budgets| !budgets.are_within()) {
+    if order.agent.as_ref().and_then(|terms| terms.budgets).is_some_and(|budgets| !budgets.are_within()) {
         return Err(ApiError::InvalidField { field: "agent.budgets", expected: BUDGETS });
+    }
+    if order.agent.as_ref().and_then(|terms| terms.delegate.as_deref()).is_some_and(|model| !is_model(model)) {
+        return Err(ApiError::InvalidField { field: "agent.delegate", expected: MODEL });
     }
     let kind = if order.agent.is_some() { RunKind::Agent } else { RunKind::Chat };
     let agent = match order.agent {
@@ -420,11 +423,18 @@ async fn said(api: &Inner, session: &Session, project: wire::ProjectId, parts: V
     Ok(Content { parts: said, usage: Vec::new() })
 }
 
+/// What the name of a model must be.
+const MODEL: &str = "the name of a model, 1 to 200 characters";
+
+fn is_model(name: &str) -> bool {
+    (1..=200).contains(&name.chars().count()) && !name.chars().any(char::is_control)
+}
+
 /// A choice that a model can be asked with.
 fn valid(choice: ModelChoice) -> Result<ModelChoice, ApiError> {
     let invalid = |field, expected| Err(ApiError::InvalidField { field, expected });
-    if !(1..=200).contains(&choice.model.chars().count()) || choice.model.chars().any(char::is_control) {
-        return invalid("model.model", "the name of a model, 1 to 200 characters");
+    if !is_model(&choice.model) {
+        return invalid("model.model", MODEL);
     }
     if choice.max_output_tokens == Some(0) {
         return invalid("model.max_output_tokens", "at least 1");

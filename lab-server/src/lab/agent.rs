@@ -14,6 +14,7 @@ mod servers;
 mod tab;
 mod terms;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -150,6 +151,10 @@ struct Agent {
     system: Option<String>,
     mode: Mode,
     web_fetch: bool,
+    /// The model that it hands work to, where its owner chose one.
+    delegate: Option<String>,
+    /// The tools that its owner left it, where they chose.
+    only: Option<BTreeSet<Tool>>,
     servers: Servers,
     memory: Memory,
     /// What tools said since the model was last asked.
@@ -241,6 +246,8 @@ impl Agent {
         Ok(Self {
             system: system(mode, &brief.instructions, conversation.settings.instructions.as_deref()),
             web_fetch: parts.web_fetch && settings.web_fetch,
+            delegate: terms.delegate,
+            only: terms.tools,
             parts,
             writer,
             owner,
@@ -271,12 +278,14 @@ impl Agent {
 
     /// Whether a tool exists for this run now. One that does not cannot be allowed by any rule.
     fn has(&self, tool: Tool) -> bool {
-        match (self.mode, tool) {
-            (Mode::Chat, _) | (Mode::Act, Tool::ProposePlan) => false,
-            (Mode::Act, Tool::WebFetch) => self.web_fetch,
-            (Mode::Plan, tool) => tool.effect() == Effect::Reads,
-            (Mode::Act, _) => true,
-        }
+        let is_wanted = tool == Tool::ProposePlan || self.only.as_ref().is_none_or(|only| only.contains(&tool));
+        is_wanted
+            && match (self.mode, tool) {
+                (Mode::Chat, _) | (Mode::Act, Tool::ProposePlan) => false,
+                (Mode::Act, Tool::WebFetch) => self.web_fetch,
+                (Mode::Plan, tool) => tool.effect() == Effect::Reads,
+                (Mode::Act, _) => true,
+            }
     }
 
     /// Cuts old results when the prompt grows too long. What does not fit after that is for the model's host to refuse.
@@ -384,7 +393,12 @@ impl Agent {
         self.memory.turns.push(Turn::User(std::mem::take(&mut self.results)));
     }
 
-    async fn decide_and_do(&mut self, id: &str, tool: &str, arguments: Value) -> Result<Told, Ended> {
+    async fn decide_and_do(&mut self, id: &str, tool: &str, mut arguments: Value) -> Result<Told, Ended> {
+        // Whom it hands work to may be its owner's choice: that one is asked about, asked and logged.
+        if let (Some(Tool::Delegate), Some(model), Some(arguments)) = (Tool::named(tool), &self.delegate, arguments.as_object_mut())
+        {
+            arguments.insert("model".to_owned(), model.as_str().into());
+        }
         let sensible = match self.understand(tool, &arguments) {
             Ok(sensible) => sensible,
             Err(told) => return Ok(told),

@@ -13,8 +13,9 @@ pub mod web;
 
 use std::fmt;
 
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 use wire::TaskId;
 
 pub use patch::Edit;
@@ -30,7 +31,8 @@ pub const MOST_TEXT: usize = 64 * 1024;
 const LINES: u32 = 2_000;
 
 /// The tools that the Lab itself has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Tool {
     /// Every file of the project.
     FilesList,

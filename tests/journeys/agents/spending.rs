@@ -39,12 +39,15 @@ async fn the_messages_of_twenty_stopped_runs_tell_to_the_nano_what_was_charged()
         of_runs += run["cost_nano"].as_i64().expect("a cost");
         let message = world.lab.store.message(world.user, run["message"].as_str().expect("an id").parse().expect("an id"));
         let content = message.await.expect("the messages").expect("the message").content;
-        assert_eq!(content.usage.len(), 1, "{run} {:?}", content.usage);
-        assert!(content.usage[0].cost_nano > 0, "{:?}", content.usage);
-        of_messages += content.usage[0].cost_nano;
-        questions.push(content.usage[0].request.to_string());
+        // An agent may have been stopped at its second question.
+        assert!(matches!(content.usage.len(), 1..=3), "{run} {:?}", content.usage);
+        for usage in content.usage {
+            assert!(usage.cost_nano > 0, "{usage:?}");
+            of_messages += usage.cost_nano;
+            questions.push(usage.request.to_string());
+        }
     }
-    let records = world.records(20).await;
+    let records = world.records(questions.len()).await;
     let charged = world.spent(CREDITS_NANO, &records).await;
     assert_eq!((of_messages, of_runs), (charged, charged));
     questions.sort();
