@@ -229,7 +229,8 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /** One workstation, with what its bridge tells of it. */
+        get: operations["show_device"];
         put?: never;
         post?: never;
         /** Ends a workstation's right to link. Its link is closed within a second. */
@@ -238,6 +239,43 @@ export interface paths {
         head?: never;
         /** Gives a workstation another name. */
         patch: operations["rename_device"];
+        trace?: never;
+    };
+    "/api/devices/{id}/models/pull": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Downloads a model to a workstation, where its owner lets the Lab ask for that. The answer goes on until it is there, and ends the
+         *     download when it is hung up on; what has arrived is kept, and the same again goes on from there.
+         */
+        post: operations["pull_model"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/devices/{id}/models/unload": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Takes a model out of a workstation's memory, once it has finished what it works on. */
+        post: operations["unload_model"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
         trace?: never;
     };
     "/api/folders": {
@@ -372,6 +410,26 @@ export interface paths {
         };
         /** Every model that the person can ask: on their workstations, with the state of each, and at providers, with prices. */
         get: operations["list_models"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/news": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * That something of the account's has changed, as server-sent events named `changed`: what it is now, the API says. A reader whose
+         *     stream broke asks for everything once.
+         */
+        get: operations["follow_news"];
         put?: never;
         post?: never;
         delete?: never;
@@ -808,7 +866,8 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /** The account's runs that are not over, of all projects. */
+        get: operations["list_unfinished_runs"];
         put?: never;
         /**
          * Starts a run. It goes on whatever becomes of whoever asked for it. Where the answer before is still being made, this one waits for
@@ -1106,6 +1165,11 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /**
+         * @description What something is news about.
+         * @enum {string}
+         */
+        About: "devices" | "runs" | "approvals";
         /** @description What a person has. */
         Account: {
             /** @description Credits. */
@@ -1180,10 +1244,21 @@ export interface components {
             /** @default null */
             budgets: components["schemas"]["Budgets"] | null;
             /**
+             * @description The model that it hands work to, whichever it names itself; `null` where it may choose.
+             * @default null
+             */
+            delegate: string | null;
+            /**
              * @description Whether it makes a plan first, and changes nothing before its owner has agreed.
              * @default false
              */
             plan_first: boolean;
+            /**
+             * @description Of the Lab's own tools only these exist for it, as far as they would otherwise; `null` for all of them. A plan can be proposed
+             *     all the same.
+             * @default null
+             */
+            tools: components["schemas"]["Tool"][] | null;
         };
         /** @description What a run asks. */
         Approval: {
@@ -1215,6 +1290,8 @@ export interface components {
             /** @description Whether it may. */
             decision: components["schemas"]["Decision"];
             remember?: components["schemas"]["Remember"] | null;
+            /** @description What the model is told about it: why not, or what to do instead. Nobody needs to say anything. */
+            words?: string | null;
         };
         /** @description Everything that waits for an answer. */
         Approvals: {
@@ -1292,6 +1369,11 @@ export interface components {
              * @default 2000000
              */
             tokens: number;
+        };
+        /** @description What has changed since the last one. */
+        Changed: {
+            /** @description About these; never none. */
+            about: components["schemas"]["About"][];
         };
         /**
          * @description Whether models are told of a tool.
@@ -1408,6 +1490,8 @@ export interface components {
              * @description Answers that run on it now.
              */
             active: number;
+            /** @description Whether it would take work now. */
+            availability: components["schemas"]["Availability"];
             /**
              * Format: int64
              * @description Milliseconds since 1970.
@@ -1417,6 +1501,11 @@ export interface components {
             hostname: string;
             /** @description Which. */
             id: string;
+            /**
+             * Format: int64
+             * @description Milliseconds since 1970 when its link was lost; `null` while it has one, and where it had none since the Lab started.
+             */
+            last_seen?: number | null;
             /** @description Models that its bridge offers. */
             models: number;
             /** @description As in `local@name/model`. */
@@ -1425,6 +1514,11 @@ export interface components {
             os: string;
             /** @description Whether it is there. */
             presence: components["schemas"]["DevicePresence"];
+            /**
+             * Format: int32
+             * @description Requests that wait for their turn there.
+             */
+            queued: number;
             /** @description The bridge's version when it was paired. */
             version: string;
         };
@@ -1432,6 +1526,20 @@ export interface components {
         DeviceChange: {
             /** @description 1 to 63 letters, digits, dots, dashes or underscores. */
             name: string;
+        };
+        /** @description A paired workstation, with what its bridge tells of it. */
+        DeviceDetail: components["schemas"]["Device"] & {
+            /**
+             * Format: int64
+             * @description Milliseconds since 1970 since when it has the link that it has; `null` while it has none.
+             */
+            linked_since?: number | null;
+            /**
+             * @description Milliseconds since 1970 when links were lost in the last day, the oldest first; the newest hundred at most, and none from before
+             *     the Lab started.
+             */
+            losses: number[];
+            workstation?: components["schemas"]["Workstation"] | null;
         };
         /**
          * @description Whether a workstation is there.
@@ -1663,6 +1771,26 @@ export interface components {
          * @enum {string}
          */
         Form: "plain" | "sealed" | "hash" | "blind_index";
+        /** @description A graphics processor. */
+        Gpu: {
+            /**
+             * Format: float
+             * @description Busy, in per cent; `null` where the driver does not tell.
+             */
+            busy_percent?: number | null;
+            /**
+             * Format: int64
+             * @description Bytes of video memory in all; `null` where the driver does not tell.
+             */
+            memory_total?: number | null;
+            /**
+             * Format: int64
+             * @description Bytes of video memory in use; `null` where the driver does not tell.
+             */
+            memory_used?: number | null;
+            /** @description Its name. */
+            name: string;
+        };
         /** @description A header that a server is sent. */
         Header: {
             /** @description Its name. */
@@ -1829,6 +1957,26 @@ export interface components {
             code?: string | null;
             /** @description What stands behind `#link=` in its address. */
             token: string;
+        };
+        /** @description A model in memory. */
+        LoadedModel: {
+            /**
+             * Format: int64
+             * @description Tokens of context that it was loaded with.
+             */
+            context_length: number;
+            /** @description When Ollama takes it out of memory, RFC 3339. */
+            expires_at: string;
+            /**
+             * Format: int64
+             * @description Bytes in all.
+             */
+            size: number;
+            /**
+             * Format: int64
+             * @description Bytes of them on the graphics processor.
+             */
+            size_vram: number;
         };
         /** @description What is known of a model on a workstation. */
         LocalState: {
@@ -2081,6 +2229,31 @@ export interface components {
              * @description Milliseconds since 1970.
              */
             time: number;
+        };
+        /** @description Ollama, as the bridge sees it. */
+        Ollama: {
+            /** @enum {string} */
+            state: "unknown";
+        } | {
+            /** @enum {string} */
+            state: "running";
+            /** @description Its version. */
+            version: string;
+        } | {
+            /** @enum {string} */
+            state: "too_old";
+            /** @description Its version. */
+            version: string;
+        } | {
+            /** @description A sentence with the cause. */
+            cause: string;
+            /** @enum {string} */
+            state: "unreachable";
+        };
+        /** @description A model on a workstation. */
+        OneModel: {
+            /** @description Its name: `llama3.2`, `llama3.2:1b`. */
+            model: string;
         };
         /** @description Who allowed it. */
         OperationApproval: {
@@ -2681,6 +2854,26 @@ export interface components {
             /** @description Whether what its API is sent trains models. */
             trains_on_api_data: components["schemas"]["Trains"];
         };
+        /** @description A line of a download's answer. The last one is `success`, or a failure. */
+        PullStep: {
+            /** @description A sentence with the cause and the next step. */
+            error: string;
+        } | {
+            /**
+             * Format: int64
+             * @description Bytes of that layer that are here.
+             */
+            completed?: number | null;
+            /** @description The layer that is being fetched. */
+            digest?: string | null;
+            /** @description The step, in Ollama's words; the last one is `success`. */
+            step: string;
+            /**
+             * Format: int64
+             * @description Bytes of that layer in all.
+             */
+            total?: number | null;
+        };
         /** @description What is asked. */
         Question: {
             /** @description All of its arguments. */
@@ -2896,6 +3089,12 @@ export interface components {
             /** @description Where it is in its life. */
             state: components["schemas"]["RunState"];
         };
+        /** @description A run, with what was wanted of it. */
+        RunDetail: components["schemas"]["Run"] & {
+            agent?: components["schemas"]["AgentTerms"] | null;
+            /** @description The model that was to answer. */
+            model: components["schemas"]["ModelChoice"];
+        };
         /**
          * @description What makes a message.
          * @enum {string}
@@ -2911,6 +3110,10 @@ export interface components {
             parent?: string | null;
             /** @description What its owner says there. Without it the parent, which is what they said before, is answered, perhaps once more. */
             says?: components["schemas"]["SaidPart"][] | null;
+        };
+        /** @description Every run that is not over, newest first. */
+        Runs: {
+            data: components["schemas"]["Run"][];
         };
         /**
          * @description Where a run is in its life.
@@ -2991,6 +3194,21 @@ export interface components {
         /** @description Every one that is not over, last used first. */
         Sessions: {
             data: components["schemas"]["Session"][];
+        };
+        /** @description A model that a workstation shares. */
+        SharedModel: {
+            loaded?: components["schemas"]["LoadedModel"] | null;
+            /** @description Its name with tag. */
+            name: string;
+            /** @description As Ollama says it: `8.0B`, `Q4_K_M`; empty where it says nothing. */
+            parameters: string;
+            /** @description Likewise. */
+            quantization: string;
+            /**
+             * Format: int64
+             * @description Bytes on disk.
+             */
+            size: number;
         };
         /** @description Who is signed in now. */
         SignedIn: {
@@ -3146,6 +3364,11 @@ export interface components {
          * @enum {string}
          */
         TaskState: "open" | "in_progress" | "done" | "cancelled";
+        /**
+         * @description The tools that the Lab itself has.
+         * @enum {string}
+         */
+        Tool: "files_list" | "files_read" | "files_write" | "files_patch" | "files_search" | "tasks_list" | "tasks_create" | "tasks_update" | "tasks_assign" | "delegate" | "web_fetch" | "propose_plan";
         /** @description A tool that is chosen, as it described itself then: once it describes itself otherwise it must be chosen again. */
         ToolChoice: {
             /** @description As the server's tools are shown with. */
@@ -3331,6 +3554,36 @@ export interface components {
             kind: "task";
             /** @description Which. */
             task: string;
+        };
+        /** @description What a bridge tells of its workstation: only what the owner shares is in it. */
+        Workstation: {
+            /** @description The graphics processors. */
+            gpus: components["schemas"]["Gpu"][];
+            /** @description The owner's limits. */
+            limits: components["schemas"]["WorkstationLimits"];
+            /** @description The shared models, by name. */
+            models: components["schemas"]["SharedModel"][];
+            /** @description Whether Ollama answers. */
+            ollama: components["schemas"]["Ollama"];
+            /** @description The bridge's version. */
+            version: string;
+        };
+        /** @description The owner's limits. */
+        WorkstationLimits: {
+            /**
+             * Format: int32
+             * @description Requests at once.
+             */
+            max_concurrent: number;
+            /**
+             * Format: int32
+             * @description Requests that may wait.
+             */
+            max_queued: number;
+            /** @description Whether models may be downloaded from here. */
+            may_pull: boolean;
+            /** @description Whether it takes no work now: a pause, or quiet hours. */
+            paused: boolean;
         };
     };
     responses: never;
@@ -3933,6 +4186,37 @@ export interface operations {
             };
         };
     };
+    show_device: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Why not. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description It. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeviceDetail"];
+                };
+            };
+        };
+    };
     revoke_device: {
         parameters: {
             query?: never;
@@ -3987,6 +4271,74 @@ export interface operations {
                 };
             };
             /** @description It has. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    pull_model: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["OneModel"];
+            };
+        };
+        responses: {
+            /** @description Why not. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Lines of JSON, each a `PullStep`. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-ndjson": string;
+                };
+            };
+        };
+    };
+    unload_model: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["OneModel"];
+            };
+        };
+        responses: {
+            /** @description Why not. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description It was. */
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -4371,6 +4723,35 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ModelList"];
+                };
+            };
+        };
+    };
+    follow_news: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Why not. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description What changes from now on: each a `Changed`. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": string;
                 };
             };
         };
@@ -5619,6 +6000,35 @@ export interface operations {
             };
         };
     };
+    list_unfinished_runs: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Why not. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Every one. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Runs"];
+                };
+            };
+        };
+    };
     start_run: {
         parameters: {
             query?: never;
@@ -5678,7 +6088,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Run"];
+                    "application/json": components["schemas"]["RunDetail"];
                 };
             };
         };
