@@ -21,7 +21,7 @@ from schemathesis.core.parameters import ParameterLocation
 ROOT = Path(__file__).parents[2]
 DESCRIPTION = ROOT / "lab-server" / "openapi.json"
 # Random cases for each operation and caller, beside those at the edges of each field.
-EXAMPLES = 200 if os.environ.get("ONEK4_FULL") else 15
+EXAMPLES = 200 if os.environ.get("ONEK4_FULL") else 5
 ROLES = ("nobody", "manager", "person")
 
 # Whoever shows an address gets an account, and letters lie in a folder.

@@ -80,7 +80,7 @@ export class Beginning {
           conversation,
           says: [{ type: 'text', text: this.goal }],
           model: { model: this.model },
-          agent: { plan_first: this.planFirst, budgets: budgets.budgets },
+          agent: { plan_first: this.planFirst, budgets: budgets.budgets, delegate: null, tools: null },
         },
       });
       remember(run.id, budgets.budgets);

@@ -3,7 +3,7 @@ import type { Schemas } from '../../lib/api';
 import { asCode, isName, isWhole, machines } from './machines';
 
 const device = (more: Partial<Schemas['Device']> = {}): Schemas['Device'] => ({
-  id: 'dev_1', name: 'den', hostname: 'den.local', os: 'Debian 12', version: '0.1.0', created_at: 1, presence: 'online', active: 0, models: 1, ...more,
+  id: 'dev_1', name: 'den', hostname: 'den.local', os: 'Debian 12', version: '0.1.0', created_at: 1, presence: 'online', availability: 'online', queued: 0, active: 0, models: 1, ...more,
 });
 const model = (name: string, more: object = {}): Schemas['ModelView'] => ({
   name, host: 'device', device: 'dev_1', device_name: 'den', availability: 'online', loaded: false, queued: 0, running: 0, size: 1, capabilities: [], unsure: [], ...more,

@@ -3,7 +3,7 @@ import type { Schemas } from '../../lib/api';
 import { live, workstations } from './standing';
 
 const device = (more: Partial<Schemas['Device']> = {}): Schemas['Device'] => ({
-  id: 'd1', name: 'den', hostname: 'den', os: 'linux', version: '1', created_at: 1, presence: 'online', active: 0, models: 2, ...more,
+  id: 'd1', name: 'den', hostname: 'den', os: 'linux', version: '1', created_at: 1, presence: 'online', availability: 'online', queued: 0, active: 0, models: 2, ...more,
 });
 const model = (name: string, more: object = {}) =>
   ({ name, host: 'device', device: 'd1', device_name: 'den', availability: 'online', loaded: false, queued: 0, running: 0, size: 1, capabilities: [], unsure: [], ...more }) as Schemas['ModelView'];
