@@ -19,7 +19,7 @@ const PLACES: Record<string, (scenes: Scenes) => string[]> = {
   '/account/{tab}': () => ['/account/preferences', '/account/data'],
   '/devices/{id}': ({ device }) => [`/devices/${device}`],
   '/projects/{id}': ({ project }) => [`/projects/${project}`],
-  '/projects/{id}/{part}': ({ project }) => ['files', 'board', 'log', 'settings'].map((part) => `/projects/${project}/${part}`),
+  '/projects/{id}/{tab}': ({ project }) => ['files', 'board', 'log', 'settings'].map((tab) => `/projects/${project}/${tab}`),
   '/projects/{id}/files/{file}': ({ project, file }) => [`/projects/${project}/files/${file}`],
   '/usage/{tab}': () => ['requests', 'credits', 'prices', 'providers'].map((tab) => `/usage/${tab}`),
   '/runs/{id}': ({ agentRun, workedRun }) => [`/runs/${agentRun}`, `/runs/${workedRun}`],

@@ -4,6 +4,7 @@ import { expect, journey } from '../test.ts';
 
 journey('take everything along, then delete the account', async ({ page, world, hand }) => {
   const ada = world.newPerson('ada');
+  await ada.giveCredits(1);
   await world.providers.plays('gpt-5.5', [{ say: 'An answer to take along.' }]);
   const talk = await ada.newConversation('gpt-5.5');
   await talk.ask('A question to take along');

@@ -37,7 +37,7 @@ const PICTURES: Picture[] = [
   { name: 'device', at: ({ device }) => `/devices/${device}`, shows: /llama3\.2/ },
   { name: 'keys', at: () => '/keys', shows: 'nightly report' },
   { name: 'usage', at: () => '/usage', shows: 'Usage' },
-  { name: 'account', at: () => '/account', shows: 'Sign-in and browsers' },
+  { name: 'account', at: () => '/account', shows: 'Ways of signing in' },
   { name: 'account-data', at: () => '/account/data', shows: 'Download everything' },
 ];
 

@@ -93,7 +93,8 @@ export class Lab {
 
   private configuration(providers: FakeProviders): string {
     const text = [`listen = "127.0.0.1:${this.port}"`, `public_url = "${this.origin}"`, '[sign_in]', 'registration = "open"'];
-    text.push('[limits]', 'requests_per_minute = 100000', 'concurrent = 1000');
+    // Whoever asks a cloud model pays for it, so that prices show.
+    text.push('[trial]', 'free_requests = 0', '[limits]', 'requests_per_minute = 100000', 'concurrent = 1000');
     for (const [fake, { provider, kind, models }] of Object.entries(CLOUD_MODELS)) {
       const { url, key } = providers.of(fake);
       const secret = join(this.folder, fake);
