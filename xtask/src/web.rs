@@ -41,7 +41,7 @@ pub(crate) fn check(tally: &mut Tally) {
     tally.step("web app: planted error", || {
         let found = npm_run(&pages, "canary").output().context("npm cannot be started")?;
         Ok(suite::check(
-            !found.status.success() && String::from_utf8_lossy(&found.stdout).contains("planted"),
+            !found.status.success() && String::from_utf8_lossy(&found.stdout).contains("Planted.svelte"),
             "a planted error is found",
         ))
     });

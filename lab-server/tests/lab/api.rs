@@ -456,7 +456,7 @@ async fn what_is_no_endpoint_of_ours_is_answered_in_its_callers_protocol() {
         let ours = |error: &serde_json::Map<String, Value>| error.keys().eq(["code", "message"]);
         assert!(!answer.json()["error"].as_object().is_some_and(ours), "{verb} {path}: {}", answer.text());
     }
-    for path in ["/", "/v1", "/v2/models", "/api", "/api/nothing", "/metrics"] {
+    for path in ["/v1", "/v2/models", "/api", "/api/nothing", "/metrics"] {
         assert_eq!(code(&lab.ask(&key, "GET", path, None).await), refused(404, "not_found"), "{path}");
     }
 }

@@ -4,7 +4,7 @@ use journeys::{
     watcher::Watcher,
     world::cloud::{CREDITS_NANO, CloudWorld},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Desk;
 
@@ -55,7 +55,7 @@ async fn the_messages_of_twenty_stopped_runs_tell_to_the_nano_what_was_charged()
     recorded.sort();
     assert_eq!(questions, recorded);
     let ends = desk.operations().await;
-    let count = |action: &str| ends.iter().filter(|line| line["action"] == Value::from(action)).count();
+    let count = |action: &str| ends.iter().filter(|line| line["action"] == action).count();
     assert_eq!((count("run_started"), count("run_ended")), (6, 6));
     println!("{charged} nano-credits in twenty messages and in the ledger");
 }

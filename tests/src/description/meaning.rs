@@ -60,6 +60,7 @@ const WORDS: &[&str] = &[
     "cursor",
     "day",
     "definition",
+    "delegate",
     "description",
     "error",
     "from",

@@ -11,7 +11,7 @@ use wire::{FileId, ProjectId, RunId, UserId};
 use super::{Action, Approval, Log, Operation, Outcome, Part, Recorded};
 use crate::{
     lab::content::Actor,
-    store::{FileRef, RunKind, StoreError},
+    store::{FileRef, MadeVersion, RunKind, StoreError},
 };
 
 /// How long before the newest version one may have been made whose line was still to be written: its writer had nothing else to do.
@@ -25,9 +25,9 @@ impl Log {
     /// # Errors
     /// When the database fails. A project whose log cannot be read keeps the Lab from nothing; that is the verifier's to tell.
     pub async fn recover(&self) -> Result<(), StoreError> {
-        let mut versions: HashMap<(UserId, ProjectId), Vec<(FileId, i64, i64)>> = HashMap::new();
+        let mut versions: HashMap<(UserId, ProjectId), Vec<MadeVersion>> = HashMap::new();
         for made in self.0.store.newest_file_versions(SPAN_MS).await? {
-            versions.entry((made.owner, made.project)).or_default().push((made.file, made.version, made.created_at));
+            versions.entry((made.owner, made.project)).or_default().push(made);
         }
         for ((owner, project), versions) in versions {
             if let Err(error) = self.recover_versions(owner, project, &versions).await {
@@ -45,12 +45,12 @@ impl Log {
         Ok(())
     }
 
-    async fn recover_versions(&self, owner: UserId, project: ProjectId, made: &[(FileId, i64, i64)]) -> Result<(), StoreError> {
-        let oldest = made.iter().map(|(_, _, time)| *time).min().unwrap_or_default();
+    async fn recover_versions(&self, owner: UserId, project: ProjectId, made: &[MadeVersion]) -> Result<(), StoreError> {
+        let oldest = made.iter().map(|made| made.created_at).min().unwrap_or_default();
         let lines = self.since(owner, project, oldest).await?;
         let told: HashSet<(FileId, i64)> = lines.iter().filter_map(|line| version_in(&line.operation)).collect();
-        for (file, version, _) in made.iter().filter(|(file, version, _)| !told.contains(&(*file, *version))) {
-            let found = self.0.store.file_version(owner, project, &FileRef::Id(*file), Some(*version)).await?;
+        for &MadeVersion { file, version, .. } in made.iter().filter(|made| !told.contains(&(made.file, made.version))) {
+            let found = self.0.store.file_version(owner, project, &FileRef::Id(file), Some(version)).await?;
             let Some(found) = found else { continue };
             let recovered = Operation {
                 actor: found.actor,
