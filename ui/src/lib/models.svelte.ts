@@ -3,27 +3,29 @@ import { api, asFailure, type ApiFailure, type Schemas } from './api';
 import { m } from './i18n.svelte';
 import { keep, recall } from './preference';
 import { relative } from './format';
+import { onNews } from './poll';
 
 export type Model = Schemas['ModelView'];
 export type Standing = { tone: 'good' | 'busy' | 'warn' | 'bad' | 'off'; word: string };
 export type Place = { id: string; name: string; models: Model[] };
-
-// A workstation that came or went is to be seen within two seconds.
-const EVERY_MS = 1_900;
 
 class Models {
   list = $state.raw<Model[]>([]);
   loaded = $state(false);
   failure = $state.raw<ApiFailure | null>(null);
   #watchers = 0;
+  #end: (() => void) | null = null;
   #text = '';
 
   /** Keeps the list fresh for as long as somebody looks; returns what ends that, as an `$effect` wants it. */
   watch(): () => void {
     this.#watchers += 1;
-    if (this.#watchers === 1) void this.#keepFresh();
+    this.#end ??= onNews(['devices'], () => this.refresh());
     return () => {
       this.#watchers -= 1;
+      if (this.#watchers > 0) return;
+      this.#end?.();
+      this.#end = null;
     };
   }
 
@@ -54,13 +56,6 @@ class Models {
 
   chose(name: string): void {
     keep('models', name);
-  }
-
-  async #keepFresh(): Promise<void> {
-    while (this.#watchers > 0) {
-      if (!document.hidden) await this.refresh();
-      await new Promise((next) => setTimeout(next, EVERY_MS));
-    }
   }
 }
 

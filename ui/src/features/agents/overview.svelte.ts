@@ -1,37 +1,35 @@
-/**
- * Agents at work in all projects, and those that were. The Lab lists runs by conversation only, so this is put together: what began and
- * what ended out of each project's operation log, and how it stands of each run that has no end there.
- */
+/** Agents at work in all projects, as the Lab tells; and those that were, out of the newest conversations. */
 import { api, asFailure, isAbort, type ApiFailure, type Schemas } from '../../lib/api';
-import { poll } from '../../lib/poll';
-import { isLive, rows, type Row } from './runs';
+import { onNews } from '../../lib/poll';
 
-const EVERY_MS = 2_000;
-/** The logs are read anew every so many rounds; a run that begins elsewhere is seen that much later. */
-const LOGS_EVERY = 4;
-const AT_FIRST = 30;
-const MOST = 200;
+type Run = Schemas['Run'];
+
+/** Conversations that are looked through at once for what was. */
+const PAGE = 20;
+const RUNS = 10;
 
 export class Overview {
   projects = $state.raw<Schemas['Project'][]>([]);
   /** Newest first; `null` until the first answer. */
-  rows = $state.raw<Row[] | null>(null);
+  live = $state.raw<Run[] | null>(null);
+  past = $state.raw<Run[]>([]);
   failure = $state.raw<ApiFailure | null>(null);
-  limit = $state(AT_FIRST);
-  /** Whether there may be older ones. */
-  readonly more = $derived(this.limit < MOST && (this.rows?.length ?? 0) >= this.limit);
-  #round = 0;
+  /** Where older ones go on; `null` where there are none. */
+  next = $state.raw<string | null>(null);
 
   /** Of one project, or of all. */
   constructor(private readonly only?: Schemas['Project']) {}
 
-  start = (): (() => void) => poll(EVERY_MS, (signal) => this.look(signal));
+  // A run that asks or goes on is in another state, without being news itself.
+  start = (): (() => void) => onNews(['runs', 'approvals'], (signal) => this.look(signal));
 
   async look(signal?: AbortSignal): Promise<void> {
     try {
-      const known = this.#round % LOGS_EVERY === 0 || this.rows === null ? await this.#logged(signal) : this.rows;
-      this.#round += 1;
-      this.rows = await Promise.all(known.map((row) => (row.ended === null ? this.#now(row, signal) : row)));
+      const { data } = await api.get('/api/runs', { signal });
+      const live = data.filter((run) => run.kind === 'agent' && (!this.only || run.project === this.only.id));
+      if (this.live === null) await this.#begin(signal);
+      else await this.#note(this.live.filter(({ id }) => !live.some((still) => still.id === id)), signal);
+      this.live = live;
       this.failure = null;
     } catch (error) {
       if (!isAbort(error)) this.failure = asFailure(error);
@@ -39,9 +37,11 @@ export class Overview {
   }
 
   async older(): Promise<void> {
-    this.limit = Math.min(this.limit + AT_FIRST, MOST);
-    this.#round = 0;
-    await this.look();
+    try {
+      this.past = merged(this.past, await this.#before(this.next));
+    } catch (error) {
+      this.failure = asFailure(error);
+    }
   }
 
   async stop(run: string): Promise<void> {
@@ -49,26 +49,35 @@ export class Overview {
     await this.look();
   }
 
-  async #logged(signal?: AbortSignal): Promise<Row[]> {
-    this.projects = this.only ? [this.only] : (await api.get('/api/projects', { signal })).data;
-    const lists = await Promise.all(
-      this.projects.map(async ({ id }) => {
-        const page = (action: Schemas['Action']) => api.get('/api/projects/{id}/operations', { path: { id }, query: { action, limit: this.limit }, signal });
-        const [started, ended] = await Promise.all([page('run_started'), page('run_ended')]);
-        return rows(id, started.data, ended.data);
-      }),
-    );
-    return lists.flat().sort((a, b) => b.began - a.began);
+  async #begin(signal?: AbortSignal): Promise<void> {
+    const [projects, past] = await Promise.all([this.only ? [this.only] : api.get('/api/projects', { signal }).then(({ data }) => data), this.#before(null, signal)]);
+    this.projects = projects;
+    this.past = merged([], past);
   }
 
-  async #now(row: Row, signal?: AbortSignal): Promise<Row> {
-    try {
-      const run = await api.get('/api/runs/{id}', { path: { id: row.id }, signal });
-      return { ...row, state: run.state, nano: run.cost_nano, ended: isLive(run.state) ? null : (run.ended_at ?? run.created_at) };
-    } catch (error) {
-      // Deleted with its conversation; the log still has that it began.
-      if (asFailure(error).status === 404) return { ...row, state: 'done', ended: row.began };
-      throw error;
-    }
+  /** What has ended while somebody looked. One that was deleted meanwhile is gone. */
+  async #note(ended: Run[], signal?: AbortSignal): Promise<void> {
+    const found = await Promise.all(
+      ended.map(({ id }) =>
+        api.get('/api/runs/{id}', { path: { id }, signal }).catch((error: unknown) => {
+          if (asFailure(error).status === 404) return null;
+          throw error;
+        }),
+      ),
+    );
+    this.past = merged(found.filter((run) => run !== null), this.past);
   }
+
+  async #before(cursor: string | null, signal?: AbortSignal): Promise<Run[]> {
+    const page = await api.get('/api/conversations', { query: { cursor: cursor ?? undefined, limit: PAGE, project: this.only?.id }, signal });
+    const runs = await Promise.all(page.data.map(({ id }) => api.get('/api/conversations/{id}/runs', { path: { id }, query: { limit: RUNS }, signal })));
+    this.next = page.next ?? null;
+    return runs.flatMap(({ data }) => data).filter(({ kind, ended_at: ended }) => kind === 'agent' && ended != null);
+  }
+}
+
+/** Each once, the newest first. */
+export function merged(some: Run[], others: Run[]): Run[] {
+  const all = new Map([...others, ...some].map((run) => [run.id, run]));
+  return [...all.values()].sort((a, b) => b.created_at - a.created_at);
 }

@@ -1,4 +1,4 @@
-/** Runs in words and shapes, and the list of a project's agents out of its operation log. */
+/** Runs in words and shapes. */
 import type { Tone } from '../../kit';
 import type { Schemas } from '../../lib/api';
 import { duration } from '../../lib/format';
@@ -50,48 +50,4 @@ export function budgetWord(budget: string): string {
     default:
       return m.agents_budget_credits();
   }
-}
-
-/** An agent's work in a list. */
-export type Row = {
-  id: string;
-  project: string;
-  conversation: string;
-  model: string;
-  began: number;
-  ended: number | null;
-  state: RunState;
-  nano: number;
-};
-
-/** What began, with what is known of its end; the newest first. Without an end its state is for somebody to ask. */
-export function rows(project: string, started: Schemas['OperationView'][], ended: Schemas['OperationView'][]): Row[] {
-  const ends = new Map(ended.map((operation) => [operation.target, operation]));
-  return started.flatMap((operation): Row[] => {
-    const { target, arguments: args, actor, time } = operation;
-    const conversation = textOf(args, 'conversation');
-    if (!target || conversation === undefined || actor.type !== 'agent') return [];
-    const end = ends.get(target);
-    return [{ id: target, project, conversation, model: actor.model, began: time, ended: end?.time ?? null, state: end ? outcomeOf(end) : 'running', nano: costOf(end) }];
-  });
-}
-
-function outcomeOf({ arguments: args }: Schemas['OperationView']): RunState {
-  const word = textOf(valueOf(args, 'outcome'), 'outcome');
-  const known = (['done', 'stopped', 'failed', 'interrupted', 'exhausted'] as const).find((state) => state === word);
-  return known ?? 'done';
-}
-
-function costOf(end: Schemas['OperationView'] | undefined): number {
-  const cost = valueOf(end?.arguments, 'cost_nano_in_all');
-  return typeof cost === 'number' ? cost : 0;
-}
-
-function valueOf(from: unknown, name: string): unknown {
-  return typeof from === 'object' && from !== null ? (from as Record<string, unknown>)[name] : undefined;
-}
-
-function textOf(from: unknown, name: string): string | undefined {
-  const value = valueOf(from, name);
-  return typeof value === 'string' ? value : undefined;
 }

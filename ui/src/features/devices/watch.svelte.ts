@@ -1,10 +1,7 @@
 /** The account's workstations as they are now. */
 import { api, asFailure, isAbort, type ApiFailure } from '../../lib/api';
-import { poll } from '../../lib/poll';
+import { onNews } from '../../lib/poll';
 import { machines, type Machine } from './machines';
-
-/** With the answer's own time it stays below the two seconds in which a change of presence is to be seen. */
-const EVERY_MS = 1_500;
 
 export class Watch {
   /** `null` until the first answer. */
@@ -12,7 +9,7 @@ export class Watch {
   failure = $state.raw<ApiFailure | null>(null);
 
   /** Watches for as long as an `$effect` lives. */
-  start = (): (() => void) => poll(EVERY_MS, (signal) => this.look(signal));
+  start = (): (() => void) => onNews(['devices'], (signal) => this.look(signal));
 
   async look(signal?: AbortSignal): Promise<void> {
     try {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { Schemas } from '../../lib/api';
-import { live, workstations } from './standing';
+import { workstations } from './standing';
 
 const device = (more: Partial<Schemas['Device']> = {}): Schemas['Device'] => ({
   id: 'd1', name: 'den', hostname: 'den', os: 'linux', version: '1', created_at: 1, presence: 'online', availability: 'online', queued: 0, active: 0, models: 2, ...more,
@@ -21,9 +21,4 @@ describe('workstations', () => {
     expect(den?.loaded).toEqual([{ name: 'b:7b', running: 2 }, { name: 'a', running: 0 }]);
     expect(den?.queued).toBe(3);
   });
-});
-
-it('a run is live until it has an end', () => {
-  const run = (id: string, ended_at?: number | null) => ({ id, ended_at }) as Schemas['Run'];
-  expect(live([run('a', 5), run('b', null), run('c')]).map(({ id }) => id)).toEqual(['b', 'c']);
 });

@@ -38,8 +38,3 @@ function standing(device: Schemas['Device'], own: Local[]): Standing {
   if (said === 'paused' || said === 'ollama_down') return said;
   return device.active > 0 || said === 'busy' ? 'busy' : 'here';
 }
-
-/** The run of each conversation that is not over. */
-export function live(runs: Schemas['Run'][]): Schemas['Run'][] {
-  return runs.filter((run) => run.ended_at === null || run.ended_at === undefined);
-}

@@ -1,13 +1,11 @@
 /** What agents ask their owner: what waits for an answer, and what was answered meanwhile, here or elsewhere. */
 import { api, asFailure, isAbort, type ApiFailure, type Schemas } from '../../../lib/api';
-import { poll } from '../../../lib/poll';
+import { onNews } from '../../../lib/poll';
 
 type Approval = Schemas['Approval'];
 
 /** Where an answer came from; it is said when it was not this page. */
 export type Settled = { approval: Approval; by: 'here' | 'elsewhere' };
-
-const EVERY_MS = 2_000;
 
 class Pending {
   /** Oldest first; `null` until the first answer. */
@@ -19,7 +17,7 @@ class Pending {
   readonly count = $derived(this.list?.length ?? 0);
 
   /** Watches for as long as an `$effect` lives. */
-  start = (): (() => void) => poll(EVERY_MS, (signal) => this.look(signal));
+  start = (): (() => void) => onNews(['approvals'], (signal) => this.look(signal));
 
   async look(signal?: AbortSignal): Promise<void> {
     try {
