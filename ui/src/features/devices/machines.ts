@@ -28,28 +28,17 @@ export function machines(devices: Schemas['Device'][], list: Schemas['ModelView'
       .filter((model) => model.device === device.id)
       .map((model) => ({ ...model, short: shortName(model.name) }))
       .sort((a, b) => Number(b.loaded) - Number(a.loaded) || a.short.localeCompare(b.short));
-    const running = Math.max(device.active, sum(models.map((model) => model.running)));
-    const queued = sum(models.map((model) => model.queued));
-    const lastSeen = models.reduce<number | null>((latest, { last_seen: at }) => (at == null ? latest : Math.max(latest ?? 0, at)), null);
-    return { device, models, running, queued, lastSeen, state: stateOf(device, models, running, lastSeen) };
+    return { device, models, running: device.active, queued: device.queued, lastSeen: device.last_seen ?? null, state: stateOf(device) };
   });
 }
 
-function stateOf(device: Schemas['Device'], models: Local[], running: number, lastSeen: number | null): MachineState {
-  if (device.presence === 'offline') return lastSeen === null ? 'unseen' : 'offline';
-  if (device.presence === 'away') return 'away';
-  if (models.some((model) => model.availability === 'paused')) return 'paused';
-  if (models.some((model) => model.availability === 'ollama_down')) return 'ollama_down';
-  return running > 0 || models.some((model) => model.availability === 'busy') ? 'busy' : 'online';
+function stateOf({ availability, last_seen: lastSeen }: Schemas['Device']): MachineState {
+  return availability === 'offline' && lastSeen == null ? 'unseen' : availability;
 }
 
 /** `local@den/llama3.2:latest` as `llama3.2`. */
 function shortName(name: string): string {
   return name.replace(/^local(@[^/]+)?\//, '').replace(/:latest$/, '');
-}
-
-function sum(numbers: number[]): number {
-  return numbers.reduce((all, one) => all + one, 0);
 }
 
 /** What somebody types as a code, in the form in which it is shown: capitals, a dash in the middle, eight letters at most. */
