@@ -1,6 +1,6 @@
 /** What somebody writes down before an agent begins, and the calls that begin it. */
 import { api, asFailure, type ApiFailure, type Schemas } from '../../lib/api';
-import { read, remember, USUAL, written, type Budgets, type Written } from './budgets';
+import { read, USUAL, written, type Budgets, type Written } from './budgets';
 import { firstChoice, modelOptions, type ModelOption } from './models';
 
 export class Beginning {
@@ -22,11 +22,13 @@ export class Beginning {
   /** Whom it hands work to; empty for whomever it chooses. */
   helper = $state('');
   planFirst = $state(false);
+  /** Of the Lab's own tools those that it has; `null` for all of them. */
+  tools = $state.raw<Schemas['Tool'][] | null>(null);
   budgets = $state<Written>(written(USUAL));
 
   #chosen = '';
   /** Made already by an attempt that failed behind it. */
-  #conversation: { id: string; project: string; helper: string } | null = null;
+  #conversation: { id: string; project: string } | null = null;
 
   constructor(private readonly wanted: string | null) {}
 
@@ -80,10 +82,9 @@ export class Beginning {
           conversation,
           says: [{ type: 'text', text: this.goal }],
           model: { model: this.model },
-          agent: { plan_first: this.planFirst, budgets: budgets.budgets, delegate: null, tools: null },
+          agent: { plan_first: this.planFirst, budgets: budgets.budgets, delegate: this.helper || null, tools: this.tools },
         },
       });
-      remember(run.id, budgets.budgets);
       this.started = true;
       return run.id;
     } catch (error) {
@@ -95,15 +96,10 @@ export class Beginning {
   }
 
   async #converse(): Promise<string> {
-    const { project, helper } = this;
-    if (this.#conversation?.project === project && this.#conversation.helper === helper) return this.#conversation.id;
-    // The agent itself says to whom it hands work; so it is told, and may do that without a question.
-    const instructions = helper === '' ? null : `When you delegate work, use the model ${helper}.`;
-    if (helper !== '') {
-      await api.post('/api/projects/{id}/rules', { path: { id: project }, body: { tool: 'delegate', targets: { type: 'exactly', target: helper }, verdict: 'allow' } });
-    }
-    const { id } = await api.post('/api/conversations', { body: { project, settings: { model: { model: this.model }, instructions } } });
-    this.#conversation = { id, project, helper };
+    const { project } = this;
+    if (this.#conversation?.project === project) return this.#conversation.id;
+    const { id } = await api.post('/api/conversations', { body: { project, settings: { model: { model: this.model }, instructions: null } } });
+    this.#conversation = { id, project };
     return id;
   }
 }

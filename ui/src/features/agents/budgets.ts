@@ -1,4 +1,4 @@
-/** What a run may use up. The Lab does not tell it of a run, so what was said when one was started here is remembered as long as the page. */
+/** What a run may use up. */
 import type { Schemas } from '../../lib/api';
 
 export type Budgets = Required<Schemas['Budgets']>;
@@ -7,16 +7,6 @@ export type Budgets = Required<Schemas['Budgets']>;
 export const USUAL: Budgets = { steps: 50, seconds: 3_600, tokens: 2_000_000, nano_credits: 1_000_000_000 };
 
 export const MOST: Budgets = { steps: 500, seconds: 43_200, tokens: 50_000_000, nano_credits: 100_000_000_000 };
-
-const started = new Map<string, Budgets>();
-
-export function remember(run: string, budgets: Budgets): void {
-  started.set(run, budgets);
-}
-
-export function remembered(run: string): Budgets | undefined {
-  return started.get(run);
-}
 
 /** What somebody writes into a form, by the name of the field. */
 export type Written = { steps: string; minutes: string; tokens: string; credits: string };

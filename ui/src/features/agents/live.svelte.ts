@@ -6,7 +6,7 @@ import { isLive } from './runs';
 import { add, asked, empty, type Transcript } from './transcript';
 
 export class LiveRun {
-  run = $state.raw<Schemas['Run'] | null>(null);
+  run = $state.raw<Schemas['RunDetail'] | null>(null);
   transcript = $state<Transcript>(empty());
   stream = $state<StreamState>('opening');
   failure = $state.raw<ApiFailure | null>(null);

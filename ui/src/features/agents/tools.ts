@@ -2,7 +2,7 @@
 import type { Schemas } from '../../lib/api';
 import { m } from '../../lib/i18n.svelte';
 
-const TITLES: Record<string, () => string> = {
+const TITLES: Record<Schemas['Tool'], () => string> = {
   files_list: () => m.agents_tool_files_list(),
   files_read: () => m.agents_tool_files_read(),
   files_search: () => m.agents_tool_files_search(),
@@ -18,10 +18,16 @@ const TITLES: Record<string, () => string> = {
 };
 
 /** What somebody can make a rule about, in the order in which models are told of it. */
-export const OWN_TOOLS = Object.keys(TITLES).filter((tool) => tool !== 'propose_plan');
+export const OWN_TOOLS = (Object.keys(TITLES) as Schemas['Tool'][]).filter((tool) => tool !== 'propose_plan');
 
 export function toolTitle(tool: string): string {
-  return TITLES[tool]?.() ?? tool;
+  return (TITLES as Record<string, () => string>)[tool]?.() ?? tool;
+}
+
+/** What is chosen of the Lab's own tools when one of them is turned on or off; `null` is all of them. */
+export function turned(chosen: Schemas['Tool'][] | null, tool: Schemas['Tool'], on: boolean): Schemas['Tool'][] | null {
+  const now = OWN_TOOLS.filter((one) => (one === tool ? on : chosen === null || chosen.includes(one)));
+  return now.length === OWN_TOOLS.length ? null : now;
 }
 
 /** Whether a tool is a server's. */

@@ -33,3 +33,8 @@ test('the Lab is told what is to be remembered, and nothing where it is for once
   expect(answer('deny', 'run', exactly)).toEqual({ decision: 'deny', remember: { scope: 'run', targets: { type: 'exactly', target: 'example.com' } } });
   expect(answer('allow', 'project', undefined)).toEqual({ decision: 'allow' });
 });
+
+test('what somebody says to it goes along, and silence does not', () => {
+  expect(answer('deny', 'once', undefined, ' use notes.md ')).toEqual({ decision: 'deny', words: 'use notes.md' });
+  expect(answer('deny', 'once', undefined, '  ')).toEqual({ decision: 'deny' });
+});

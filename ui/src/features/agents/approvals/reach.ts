@@ -23,9 +23,10 @@ export function abouts(question: Schemas['Question']): About[] {
 }
 
 /** The answer as the Lab takes it. */
-export function answer(decision: Schemas['Decision'], scope: Scope, about: About | undefined): Schemas['ApprovalAnswer'] {
-  if (scope === 'once' || about === undefined) return { decision };
-  return { decision, remember: { scope, targets: about.targets } };
+export function answer(decision: Schemas['Decision'], scope: Scope, about: About | undefined, words = ''): Schemas['ApprovalAnswer'] {
+  const said = words.trim() === '' ? {} : { words: words.trim() };
+  if (scope === 'once' || about === undefined) return { decision, ...said };
+  return { decision, ...said, remember: { scope, targets: about.targets } };
 }
 
 // A name that a glob matches as it stands.
