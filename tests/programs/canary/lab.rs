@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, StatusCode};
 use journeys::{
     caller::{Caller, Whole},
     description::{Description, Draft, Fill, Meaning, Operation, Place, Text, guess, made, makes, meaning},
@@ -25,7 +25,7 @@ use lab_server::{
     store::{MAIL, Store, Subject, now_ms},
 };
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::{io::AsyncWriteExt, time::timeout};
 
@@ -268,7 +268,9 @@ impl House {
     }
 
     fn note(&mut self, operation: &Operation<'_>, answer: &Whole) {
-        assert!(!answer.status.is_server_error(), "{}: {} {}", operation.label(), answer.status, answer.text());
+        // Servers that people name are not the Lab's, and the one of this house does not speak the protocol of tools.
+        let is_anothers = answer.status == StatusCode::BAD_GATEWAY && answer.text().contains("\"tool_server\"");
+        assert!(is_anothers || !answer.status.is_server_error(), "{}: {} {}", operation.label(), answer.status, answer.text());
         if !answer.status.is_success() {
             return;
         }
@@ -299,9 +301,17 @@ impl House {
         self.caller.at(address.into())
     }
 
-    /// Waits until the run that was started is saying something, with its question's canary in it.
+    /// Asks a model once more, now that everything was deleted, and waits until it is saying something: the Lab is to be stopped in the
+    /// middle of an answer, with its question's canary in it.
     async fn is_answered(&mut self) {
-        let Some(run) = self.things.get("run").cloned() else { return };
+        let canary = Canary::fresh();
+        let project = self.make("/api/projects", &json!({ "name": canary.as_str() })).await;
+        let conversation = self.make("/api/conversations", &json!({ "project": project["id"], "title": canary.as_str() })).await;
+        let says = json!([{ "type": "text", "text": canary.as_str() }]);
+        let order = json!({ "conversation": conversation["id"], "says": says, "model": { "model": ENDLESS } });
+        let started = self.make("/api/runs", &order).await;
+        self.canaries.push(("a question that is being answered".to_owned(), canary));
+        let run = started["run"]["id"].as_str().expect("a run").to_owned();
         let deadline = Instant::now() + PATIENCE;
         loop {
             let draft = Draft { path: format!("/api/runs/{run}"), ..Draft::default() };
@@ -312,6 +322,13 @@ impl House {
             assert!(Instant::now() < deadline, "nothing is answered: {}", answer.text());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    async fn make(&mut self, path: &str, body: &Value) -> Value {
+        let body = Some(("application/json".to_owned(), body.to_string().into_bytes()));
+        let answer = self.ask(Method::POST, &Draft { path: path.to_owned(), body, ..Draft::default() }, &[]).await;
+        assert!(answer.status.is_success(), "{path}: {} {}", answer.status, answer.text());
+        answer.json()
     }
 
     fn chooses(&self, operation: &Operation<'_>, text: &Text) -> String {
