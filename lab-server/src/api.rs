@@ -18,6 +18,7 @@ mod keys;
 mod leftover;
 mod models;
 mod news;
+mod object;
 mod operations;
 mod principal;
 mod projects;
@@ -53,6 +54,7 @@ use wire::{ProjectId, UserId};
 
 pub(crate) use account::EntryView;
 pub(crate) use keys::KeyView;
+use object::Object;
 pub use principal::Principal;
 pub use session::Session;
 pub(crate) use usage::SumView;

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use axum::{
-    Json, Router,
+    Router,
     body::Body,
     extract::{State, rejection::JsonRejection},
     response::{IntoResponse, Response},
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::{OpenApi, ToSchema};
 
-use super::{Api, Session};
+use super::{Api, Object, Session};
 use crate::{
     error::{ApiError, ErrorBody},
     lab::assistant::{By, Line, Told, TooMany},
@@ -90,9 +90,9 @@ enum AssistantRole {
 async fn ask(
     State(Api(api)): State<Api>,
     session: Session,
-    body: Result<Json<AssistantQuestion>, JsonRejection>,
+    body: Result<Object<AssistantQuestion>, JsonRejection>,
 ) -> Result<Response, ApiError> {
-    let Json(AssistantQuestion { messages }) = body?;
+    let Object(AssistantQuestion { messages }) = body?;
     let counts = (1..=MAX_MESSAGES).contains(&messages.len());
     let asks = messages.last().is_some_and(|last| matches!(last.role, AssistantRole::User));
     let fits = messages.iter().all(|message| (1..=MAX_TEXT).contains(&message.text.chars().count()));

@@ -10,7 +10,7 @@ use serde_json::json;
 use utoipa::{OpenApi, ToSchema};
 
 use super::{
-    Api, Session,
+    Api, Object, Session,
     conversations::{INSTRUCTIONS, MAX_INSTRUCTIONS, id, model},
     runs::BUDGETS,
 };
@@ -96,10 +96,10 @@ pub(super) async fn change(
     State(Api(api)): State<Api>,
     session: Session,
     Path(project): Path<String>,
-    body: Result<Json<BriefChange>, JsonRejection>,
+    body: Result<Object<BriefChange>, JsonRejection>,
 ) -> Result<Json<BriefView>, ApiError> {
     let project = id(&project)?;
-    let Json(change) = body?;
+    let Object(change) = body?;
     if change.instructions.as_ref().is_some_and(|text| text.len() > MAX_INSTRUCTIONS) {
         return Err(ApiError::InvalidField { field: "instructions", expected: INSTRUCTIONS });
     }

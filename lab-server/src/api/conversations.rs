@@ -15,7 +15,7 @@ use utoipa::{IntoParams, OpenApi, ToSchema};
 use wire::{ConversationId, FileId, FolderId, MessageId, ProjectId, RunId, UserId};
 
 use super::{
-    Api, Inner, Page, Session, bookmark, nullable,
+    Api, Inner, Object, Page, Session, bookmark, nullable,
     requests::{INVALID_QUERY, limit},
 };
 use crate::{
@@ -311,9 +311,9 @@ pub(super) async fn list(
 pub(super) async fn create(
     State(Api(api)): State<Api>,
     session: Session,
-    body: Result<Json<NewConversationBody>, JsonRejection>,
+    body: Result<Object<NewConversationBody>, JsonRejection>,
 ) -> Result<(StatusCode, Json<ConversationView>), ApiError> {
-    let Json(body) = body?;
+    let Object(body) = body?;
     let title = body.title.map(title).transpose()?;
     let settings = settings(body.settings.unwrap_or_default())?;
     let new = NewConversation { project: body.project, folder: body.folder, title, settings };
@@ -353,10 +353,10 @@ pub(super) async fn change(
     State(Api(api)): State<Api>,
     session: Session,
     Path(conversation): Path<String>,
-    body: Result<Json<ConversationChangeBody>, JsonRejection>,
+    body: Result<Object<ConversationChangeBody>, JsonRejection>,
 ) -> Result<Json<ConversationView>, ApiError> {
     let conversation = id(&conversation)?;
-    let Json(body) = body?;
+    let Object(body) = body?;
     // Which branch is read, and what stays on top, is nothing that was done in the project.
     let told = body.title.is_some() || body.folder.is_some() || body.settings.is_some() || body.archived.is_some();
     let change = ConversationChange {
@@ -413,10 +413,10 @@ pub(super) async fn fork(
     State(Api(api)): State<Api>,
     session: Session,
     Path(conversation): Path<String>,
-    body: Result<Json<Fork>, JsonRejection>,
+    body: Result<Object<Fork>, JsonRejection>,
 ) -> Result<(StatusCode, Json<ConversationView>), ApiError> {
     let conversation = id(&conversation)?;
-    let Json(body) = body?;
+    let Object(body) = body?;
     let made = api.store.fork_conversation(session.user, conversation, body.message).await?;
     let from = json!({ "from": conversation });
     api.did(session.user, made.project, Action::ConversationCreated, made.id, from).await?;
@@ -459,10 +459,10 @@ pub(super) async fn say(
     State(Api(api)): State<Api>,
     session: Session,
     Path(conversation): Path<String>,
-    body: Result<Json<NewMessage>, JsonRejection>,
+    body: Result<Object<NewMessage>, JsonRejection>,
 ) -> Result<(StatusCode, Json<MessageView>), ApiError> {
     let conversation = id(&conversation)?;
-    let Json(body) = body?;
+    let Object(body) = body?;
     let content = content(&api, session.user, conversation, body.parts).await?;
     let said = api.store.add_message(session.user, conversation, body.parent, Role::User, content, None).await?;
     Ok((StatusCode::CREATED, Json(said.into())))

@@ -26,7 +26,7 @@ use wire::{
     relay::{Gpu, LoadedModel, OllamaState, PolicySummary, PullLine, PullProgress, Snapshot},
 };
 
-use super::{Api, Inner, Session};
+use super::{Api, Inner, Object, Session};
 use crate::{
     edge::peer::Peer,
     error::{ApiError, ErrorBody},
@@ -345,10 +345,10 @@ async fn rename(
     State(Api(api)): State<Api>,
     session: Session,
     Path(id): Path<String>,
-    body: Result<Json<DeviceChange>, JsonRejection>,
+    body: Result<Object<DeviceChange>, JsonRejection>,
 ) -> Result<StatusCode, ApiError> {
     let id = id.parse().map_err(|_| ApiError::NotFound)?;
-    let Json(change) = body?;
+    let Object(change) = body?;
     let expected = "1 to 63 letters, digits, dots, dashes or underscores, and not the id of a device";
     let name = DeviceName::parse(&change.name).map_err(|_| ApiError::InvalidField { field: "name", expected })?;
     api.store.rename_device(session.user, id, &name).await?;
@@ -381,7 +381,7 @@ async fn pull(
     State(Api(api)): State<Api>,
     session: Session,
     Path(id): Path<String>,
-    body: Result<Json<OneModel>, JsonRejection>,
+    body: Result<Object<OneModel>, JsonRejection>,
 ) -> Result<Response, ApiError> {
     let model = model(body?)?;
     let device = mine(&api, session, &id).await?;
@@ -424,7 +424,7 @@ async fn unload(
     State(Api(api)): State<Api>,
     session: Session,
     Path(id): Path<String>,
-    body: Result<Json<OneModel>, JsonRejection>,
+    body: Result<Object<OneModel>, JsonRejection>,
 ) -> Result<StatusCode, ApiError> {
     let model = model(body?)?;
     let device = mine(&api, session, &id).await?;
@@ -444,7 +444,7 @@ fn there(api: &Inner, session: Session) -> HashMap<DeviceId, Workstation> {
     workstations.map(|workstation| (workstation.device, workstation)).collect()
 }
 
-fn model(Json(body): Json<OneModel>) -> Result<ModelName, ApiError> {
+fn model(Object(body): Object<OneModel>) -> Result<ModelName, ApiError> {
     let expected = "the name of a model, such as llama3.2:1b";
     body.model.parse().map_err(|_| ApiError::InvalidField { field: "model", expected })
 }
@@ -515,9 +515,9 @@ async fn review(
     State(Api(api)): State<Api>,
     session: Session,
     Extension(Peer(peer)): Extension<Peer>,
-    body: Result<Json<Review>, JsonRejection>,
+    body: Result<Object<Review>, JsonRejection>,
 ) -> Result<Json<PairingReview>, ApiError> {
-    let Json(Review { user_code }) = body?;
+    let Object(Review { user_code }) = body?;
     let (request, ticket) = api.pairing.review(session.user, session.id, peer.ip(), &user_code).await?;
     let fingerprint = VerifyingKey::from_bytes(&request.public_key).map(|key| Fingerprint::of(&key).to_string());
     Ok(Json(PairingReview {
@@ -539,9 +539,9 @@ async fn review(
 async fn decide(
     State(Api(api)): State<Api>,
     session: Session,
-    body: Result<Json<Decision>, JsonRejection>,
+    body: Result<Object<Decision>, JsonRejection>,
 ) -> Result<StatusCode, ApiError> {
-    let Json(Decision { ticket, approve }) = body?;
+    let Object(Decision { ticket, approve }) = body?;
     if approve {
         session.fresh()?;
     }

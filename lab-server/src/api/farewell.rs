@@ -3,7 +3,7 @@
 mod export;
 
 use axum::{
-    Json, Router,
+    Router,
     extract::{State, rejection::JsonRejection},
     response::{IntoResponse, Response},
     routing::{delete, get},
@@ -12,7 +12,7 @@ use http::{StatusCode, header};
 use serde::Deserialize;
 use utoipa::{OpenApi, ToSchema};
 
-use super::{Api, Session};
+use super::{Api, Object, Session};
 use crate::{
     account::{farewell::farewell, session},
     error::{ApiError, ErrorBody},
@@ -55,9 +55,9 @@ struct Leaving {
 async fn leave(
     State(Api(api)): State<Api>,
     session: Session,
-    body: Result<Json<Leaving>, JsonRejection>,
+    body: Result<Object<Leaving>, JsonRejection>,
 ) -> Result<Response, ApiError> {
-    let Json(Leaving { confirm }) = body?;
+    let Object(Leaving { confirm }) = body?;
     session.fresh()?;
     let user = session.user;
     let known = api.store.user(user).await?.ok_or(ApiError::SignedOut)?;

@@ -22,7 +22,7 @@ use utoipa::{IntoParams, OpenApi, ToSchema};
 use wire::{FileId, ProjectId};
 
 use super::{
-    Api, Inner, Page, Session, bookmark,
+    Api, Inner, Object, Page, Session, bookmark,
     conversations::id,
     requests::{INVALID_QUERY, limit},
 };
@@ -319,10 +319,10 @@ pub(super) async fn rename(
     State(Api(api)): State<Api>,
     session: Session,
     Path((project, file)): Path<(String, String)>,
-    body: Result<Json<Rename>, JsonRejection>,
+    body: Result<Object<Rename>, JsonRejection>,
 ) -> Result<Json<VersionView>, ApiError> {
     let (project, file) = (id(&project)?, id(&file)?);
-    let Json(body) = body?;
+    let Object(body) = body?;
     let path: files::Path = body.path.parse().map_err(|_| INVALID_PATH)?;
     let before = entry(&api, session, project, file).await?;
     let renamed = to_its_line(async move {
@@ -422,10 +422,10 @@ pub(super) async fn restore(
     State(Api(api)): State<Api>,
     session: Session,
     Path((project, file)): Path<(String, String)>,
-    body: Result<Json<Restore>, JsonRejection>,
+    body: Result<Object<Restore>, JsonRejection>,
 ) -> Result<Json<VersionView>, ApiError> {
     let (project, file) = (id(&project)?, id(&file)?);
-    let Json(body) = body?;
+    let Object(body) = body?;
     entry(&api, session, project, file).await?;
     let restored = to_its_line(async move {
         let restored = api.store.restore_file(session.user, file, body.version, body.seen, Actor::Person).await?;

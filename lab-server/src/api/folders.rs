@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{OpenApi, ToSchema};
 use wire::FolderId;
 
-use super::{Api, Session, conversations::id, nullable, projects::name};
+use super::{Api, Object, Session, conversations::id, nullable, projects::name};
 use crate::{
     error::{ApiError, ErrorBody},
     store::{Folder, FolderChange},
@@ -109,9 +109,9 @@ pub(super) async fn list(State(Api(api)): State<Api>, session: Session) -> Resul
 pub(super) async fn create(
     State(Api(api)): State<Api>,
     session: Session,
-    body: Result<Json<NewFolder>, JsonRejection>,
+    body: Result<Object<NewFolder>, JsonRejection>,
 ) -> Result<(StatusCode, Json<FolderView>), ApiError> {
-    let Json(new) = body?;
+    let Object(new) = body?;
     let folder = api.store.add_folder(session.user, new.parent, name(&new.name)?.to_owned()).await?;
     Ok((StatusCode::CREATED, Json(folder.into())))
 }
@@ -129,10 +129,10 @@ pub(super) async fn change(
     State(Api(api)): State<Api>,
     session: Session,
     Path(folder): Path<String>,
-    body: Result<Json<FolderChangeBody>, JsonRejection>,
+    body: Result<Object<FolderChangeBody>, JsonRejection>,
 ) -> Result<Json<FolderView>, ApiError> {
     let folder = id(&folder)?;
-    let Json(body) = body?;
+    let Object(body) = body?;
     let name = body.name.as_deref().map(name).transpose()?.map(str::to_owned);
     let change = FolderChange { name, parent: body.parent };
     Ok(Json(api.store.update_folder(session.user, folder, body.version, change).await?.into()))

@@ -16,7 +16,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 use wire::ProjectId;
 
-use super::{Api, Principal, object, object_or_null, projects};
+use super::{Api, Object, Principal, object, object_or_null, projects};
 use crate::{
     account::{
         api_key::{Environment, Kid},
@@ -209,11 +209,11 @@ pub(super) async fn create(
     State(Api(api)): State<Api>,
     principal: Principal,
     Path(project): Path<String>,
-    body: Result<Json<NewKeyTerms>, JsonRejection>,
+    body: Result<Object<NewKeyTerms>, JsonRejection>,
 ) -> Result<(StatusCode, Json<NewKeyView>), ApiError> {
     let owner = principal.manages_freshly()?;
     let project = api.store.project(owner, projects::id(&project)?).await?.ok_or(ApiError::NotFound)?;
-    let Json(new) = body?;
+    let Object(new) = body?;
     if api.store.keys(project.id).await?.len() >= MAX_KEYS {
         return Err(ApiError::InvalidField { field: "project", expected: "one with fewer than 10000 keys; start another project" });
     }
@@ -261,11 +261,11 @@ pub(super) async fn change(
     State(Api(api)): State<Api>,
     principal: Principal,
     Path(key): Path<String>,
-    body: Result<Json<KeyChange>, JsonRejection>,
+    body: Result<Object<KeyChange>, JsonRejection>,
 ) -> Result<Json<KeyView>, ApiError> {
     let owner = principal.manages()?;
     let kid = kid(&key)?;
-    let Json(change) = body?;
+    let Object(change) = body?;
     // A key that may do more is as good as a new one.
     if change.scopes.is_some() {
         principal.manages_freshly()?;

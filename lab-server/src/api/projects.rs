@@ -12,7 +12,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 use wire::ProjectId;
 
-use super::{Api, Principal, object_or_null};
+use super::{Api, Object, Principal, object_or_null};
 use crate::{
     error::{ApiError, ErrorBody},
     lab::operations::{Action, Operation},
@@ -102,10 +102,10 @@ pub(super) async fn list(State(Api(api)): State<Api>, principal: Principal) -> R
 pub(super) async fn create(
     State(Api(api)): State<Api>,
     principal: Principal,
-    body: Result<Json<NewProject>, JsonRejection>,
+    body: Result<Object<NewProject>, JsonRejection>,
 ) -> Result<(StatusCode, Json<ProjectView>), ApiError> {
     let owner = principal.manages()?;
-    let Json(new) = body?;
+    let Object(new) = body?;
     let project = api.store.add_project(owner, name(&new.name)?).await?;
     let arguments = json!({ "name": project.name });
     api.did_as(principal.actor(), owner, project.id, Action::ProjectCreated, project.id, arguments).await?;
@@ -143,11 +143,11 @@ pub(super) async fn change(
     State(Api(api)): State<Api>,
     principal: Principal,
     Path(project): Path<String>,
-    body: Result<Json<ProjectChange>, JsonRejection>,
+    body: Result<Object<ProjectChange>, JsonRejection>,
 ) -> Result<Json<ProjectView>, ApiError> {
     let owner = principal.manages()?;
     let project = id(&project)?;
-    let Json(change) = body?;
+    let Object(change) = body?;
     let new_name = change.name.as_deref().map(name).transpose()?.map(str::to_owned);
     let changed = api.revocations.update_project(owner, project, |name, settings| {
         *name = new_name.unwrap_or_else(|| std::mem::take(name));

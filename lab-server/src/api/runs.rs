@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, OpenApi, ToSchema};
 use wire::{ConversationId, FileId, MessageId, RunId};
 
-use super::{Api, Inner, Page, Session, requests::INVALID_QUERY};
+use super::{Api, Inner, Object, Page, Session, requests::INVALID_QUERY};
 use crate::{
     credits::Credits,
     error::{ApiError, ErrorBody},
@@ -216,9 +216,9 @@ async fn unfinished(State(Api(api)): State<Api>, session: Session) -> Json<RunsV
 async fn start(
     State(Api(api)): State<Api>,
     session: Session,
-    body: Result<Json<RunOrder>, JsonRejection>,
+    body: Result<Object<RunOrder>, JsonRejection>,
 ) -> Result<(StatusCode, Json<StartedView>), ApiError> {
-    let Json(order) = body?;
+    let Object(order) = body?;
     let id = order.conversation.parse::<ConversationId>().map_err(|_| ApiError::NotFound)?;
     let parent = order.parent.as_deref().map(str::parse::<MessageId>).transpose().map_err(|_| ApiError::NotFound)?;
     let conversation = api.store.conversation(session.user, id).await?.ok_or(ApiError::NotFound)?;

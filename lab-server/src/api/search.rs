@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{OpenApi, ToSchema};
 use wire::{ConversationId, FileId, MessageId, ProjectId, TaskId};
 
-use super::{Api, Page, Session, conversations::id};
+use super::{Api, Object, Page, Session, conversations::id};
 use crate::{
     error::{ApiError, ErrorBody},
     lab::search::{self, Among, Find, Found, Place},
@@ -133,9 +133,9 @@ pub(crate) struct Mark {
 pub(super) async fn find(
     State(Api(api)): State<Api>,
     session: Session,
-    body: Result<Json<Search>, JsonRejection>,
+    body: Result<Object<Search>, JsonRejection>,
 ) -> Result<Json<Page<FindView>>, ApiError> {
-    let Json(query) = body?;
+    let Object(query) = body?;
     if query.q.trim().is_empty() || query.q.chars().count() > MAX_QUERY {
         return Err(ApiError::InvalidField { field: "q", expected: "words of 1 to 200 characters" });
     }

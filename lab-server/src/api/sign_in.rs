@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{OpenApi, ToSchema};
 
 use super::{
-    Api, Session,
+    Api, Object, Session,
     session::{Visitor, cookie},
 };
 use crate::{
@@ -166,9 +166,9 @@ async fn start(
     State(Api(api)): State<Api>,
     Visitor(visitor): Visitor,
     Extension(Peer(peer)): Extension<Peer>,
-    body: Result<Json<Start>, JsonRejection>,
+    body: Result<Object<Start>, JsonRejection>,
 ) -> Result<Response, ApiError> {
-    let Json(Start { provider, purpose, return_to }) = body?;
+    let Object(Start { provider, purpose, return_to }) = body?;
     let return_to = return_to.unwrap_or_else(|| "/".to_owned());
     if !is_local(&return_to) {
         return Err(ApiError::InvalidField { field: "return_to", expected: "a path of this lab, such as /projects" });
@@ -231,9 +231,9 @@ async fn mail(
     State(Api(api)): State<Api>,
     Visitor(visitor): Visitor,
     Extension(Peer(peer)): Extension<Peer>,
-    body: Result<Json<MailWanted>, JsonRejection>,
+    body: Result<Object<MailWanted>, JsonRejection>,
 ) -> Result<Response, ApiError> {
-    let Json(MailWanted { address, purpose }) = body?;
+    let Object(MailWanted { address, purpose }) = body?;
     let asked = api.sign_ins.ask_for_link(&address, purpose, visitor.map(Current::from), peer.ip()).await?;
     let asked = asked.ok_or(ApiError::InvalidField { field: "address", expected: "an e-mail address" })?;
     let cookie = [(header::SET_COOKIE, set(ASKED, &asked.browser, ASKED_S))];
@@ -253,9 +253,9 @@ async fn confirm(
     Visitor(visitor): Visitor,
     Extension(Peer(peer)): Extension<Peer>,
     headers: HeaderMap,
-    body: Result<Json<LinkOpened>, JsonRejection>,
+    body: Result<Object<LinkOpened>, JsonRejection>,
 ) -> Result<Response, ApiError> {
-    let Json(LinkOpened { token, code }) = body?;
+    let Object(LinkOpened { token, code }) = body?;
     let (shown, browser) = (cookie(&headers, ASKED), Browser::of(headers.get(header::USER_AGENT)));
     let current = visitor.map(Current::from);
     let outcome = api.sign_ins.use_link(&token, code.as_deref(), shown, current, &browser, peer.ip()).await?;

@@ -11,7 +11,7 @@ use serde_json::json;
 use utoipa::{OpenApi, ToSchema};
 use wire::{ProjectId, TaskId};
 
-use super::{Api, Session, conversations::id, nullable};
+use super::{Api, Object, Session, conversations::id, nullable};
 use crate::{
     error::{ApiError, ErrorBody},
     lab::operations::Action,
@@ -161,10 +161,10 @@ pub(super) async fn create(
     State(Api(api)): State<Api>,
     session: Session,
     Path(project): Path<String>,
-    body: Result<Json<NewTaskBody>, JsonRejection>,
+    body: Result<Object<NewTaskBody>, JsonRejection>,
 ) -> Result<(StatusCode, Json<TaskView>), ApiError> {
     let project = id(&project)?;
-    let Json(new) = body?;
+    let Object(new) = body?;
     let new = NewTask {
         state: new.state.unwrap_or(TaskState::Open),
         title: title(&new.title)?,
@@ -207,10 +207,10 @@ pub(super) async fn change(
     State(Api(api)): State<Api>,
     session: Session,
     Path(task): Path<String>,
-    body: Result<Json<TaskChangeBody>, JsonRejection>,
+    body: Result<Object<TaskChangeBody>, JsonRejection>,
 ) -> Result<Json<TaskView>, ApiError> {
     let task = id(&task)?;
-    let Json(body) = body?;
+    let Object(body) = body?;
     let change = TaskChange {
         state: body.state,
         title: body.title.as_deref().map(title).transpose()?,

@@ -460,3 +460,14 @@ async fn what_is_no_endpoint_of_ours_is_answered_in_its_callers_protocol() {
         assert_eq!(code(&lab.ask(&key, "GET", path, None).await), refused(404, "not_found"), "{path}");
     }
 }
+
+#[tokio::test]
+async fn a_list_is_no_body() {
+    let lab = TestLab::start().await;
+    let (_, project, key) = lab.user_with_scopes("ada", &[Scope::Manage]).await;
+    for body in [json!([null, null]), json!(["other", true]), json!([]), json!("x"), json!(null)] {
+        let answer = lab.ask(&key, "PATCH", &format!("/api/projects/{project}"), Some(body.clone())).await;
+        assert_eq!(code(&answer), refused(400, "invalid_body"), "{body}");
+    }
+    assert_eq!(lab.ask(&key, "PATCH", &format!("/api/projects/{project}"), Some(json!({}))).await.status, StatusCode::OK);
+}

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use wire::{ApprovalId, ConversationId, ProjectId, RunId};
 
-use super::super::{Api, Session};
+use super::super::{Api, Object, Session};
 use crate::{
     error::{ApiError, ErrorBody},
     lab::{
@@ -142,10 +142,10 @@ pub(super) async fn answer(
     State(Api(api)): State<Api>,
     session: Session,
     Path(approval): Path<String>,
-    body: Result<Json<AnswerBody>, JsonRejection>,
+    body: Result<Object<AnswerBody>, JsonRejection>,
 ) -> Result<Json<ApprovalView>, ApiError> {
     let approval = id(&approval)?;
-    let Json(AnswerBody { decision, words, remember }) = body?;
+    let Object(AnswerBody { decision, words, remember }) = body?;
     let words = words.unwrap_or_default();
     if words.chars().count() > MAX_WORDS {
         return Err(ApiError::InvalidField { field: "words", expected: "at most 2000 characters" });

@@ -15,6 +15,7 @@ use super::{
     project_id,
 };
 use crate::{
+    api::Object,
     error::{ApiError, ErrorBody},
     lab::{
         operations::{Action, Operation},
@@ -90,10 +91,10 @@ pub(super) async fn create(
     State(Api(api)): State<Api>,
     session: Session,
     Path(project): Path<String>,
-    body: Result<Json<NewRule>, JsonRejection>,
+    body: Result<Object<NewRule>, JsonRejection>,
 ) -> Result<(StatusCode, Json<RuleView>), ApiError> {
     let project = project_id(&project)?;
-    let Json(NewRule { tool, targets, verdict }) = body?;
+    let Object(NewRule { tool, targets, verdict }) = body?;
     let rule = Rule { tool, targets, verdict, definition: None };
     if !rule.is_valid() {
         let expected = "about a tool that there is, with a glob that can be read; tools of servers have no targets";

@@ -15,6 +15,7 @@ use super::{
     project_id,
 };
 use crate::{
+    api::Object,
     error::{ApiError, ErrorBody},
     lab::{
         operations::{Action, Operation},
@@ -187,10 +188,10 @@ pub(super) async fn create(
     State(Api(api)): State<Api>,
     session: Session,
     Path(project): Path<String>,
-    body: Result<Json<NewToolServer>, JsonRejection>,
+    body: Result<Object<NewToolServer>, JsonRejection>,
 ) -> Result<(StatusCode, Json<ToolServerView>), ApiError> {
     let project = project_id(&project)?;
-    let Json(NewToolServer { name, url, headers }) = body?;
+    let Object(NewToolServer { name, url, headers }) = body?;
     let terms = ToolServerTerms {
         name: checked_name(name)?,
         url: checked_url(&api, url)?,
@@ -236,10 +237,10 @@ pub(super) async fn change(
     State(Api(api)): State<Api>,
     session: Session,
     Path((project, server)): Path<(String, String)>,
-    body: Result<Json<ToolServerChange>, JsonRejection>,
+    body: Result<Object<ToolServerChange>, JsonRejection>,
 ) -> Result<Json<ToolServerView>, ApiError> {
     let (project, server) = (project_id(&project)?, id(&server)?);
-    let Json(change) = body?;
+    let Object(change) = body?;
     let name = change.name.map(checked_name).transpose()?;
     let url = change.url.map(|url| checked_url(&api, url)).transpose()?;
     let headers = change.headers.map(checked_headers).transpose()?;
