@@ -15,7 +15,6 @@ mod files;
 mod folders;
 mod identities;
 mod keys;
-mod leftover;
 mod models;
 mod news;
 mod object;
@@ -226,7 +225,6 @@ impl Api {
             .layer(middleware::from_fn(session::carry))
             .layer(middleware::from_fn_with_state(self.clone(), ration))
             .layer(middleware::map_response(private))
-            .layer(middleware::from_fn(leftover::read))
             .with_state(self)
     }
 }

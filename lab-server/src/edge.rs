@@ -10,6 +10,7 @@ mod bare;
 pub mod certificate;
 mod clock;
 mod headers;
+pub(crate) mod leftover;
 mod pace;
 pub mod peer;
 

@@ -10,6 +10,7 @@ use axum::{
     Json, Router,
     body::Body,
     extract::{DefaultBodyLimit, Request, State},
+    middleware,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -22,6 +23,7 @@ use crate::{
     api::Api,
     calendar,
     config::Origin,
+    edge::leftover,
     error::ApiError,
     gateway::{
         Gateway,
@@ -63,6 +65,7 @@ pub fn routes(origin: Origin, pairing: Pairing, gateway: &Arc<Gateway>, api: Api
         .merge(everyone)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .merge(Router::new().fallback(elsewhere).with_state(model_api))
+        .layer(middleware::from_fn(leftover::read))
 }
 
 /// What no route above takes. Below the addresses of the model API it is the proxy's, also where nothing is: each client is told so in

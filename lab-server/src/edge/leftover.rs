@@ -1,7 +1,8 @@
 //! What nobody has read of a request's body when it is refused: it is read to its end all the same, within bounds.
 //!
 //! Most clients send all of a body before they look at the answer. Were the connection closed with the refusal, they would be told that
-//! it broke, and not why: that they are signed out, or what is wrong.
+//! it broke, and not why: that they are signed out, or what is wrong. Over HTTP/2 a stream is then reset behind a whole answer, and some
+//! clients, curl 7.88 among them, tell of the reset and not of the answer.
 
 use std::{
     pin::Pin,
@@ -18,13 +19,13 @@ use axum::{
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 
-use super::MAX_BODY;
-
+/// Bytes that are read at most: twice what the Lab's own API takes.
+const MOST: usize = 2 * 1024 * 1024;
 /// How long the rest may take to come.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Has the rest of a body read when its handler drops it.
-pub(super) async fn read(request: Request, next: Next) -> Response {
+pub(crate) async fn read(request: Request, next: Next) -> Response {
     next.run(request.map(|body| Body::new(Unread(body)))).await
 }
 
@@ -51,7 +52,7 @@ impl HttpBody for Unread {
 impl Drop for Unread {
     fn drop(&mut self) {
         // What is far longer than anything that is taken is not waited for: its sender is cut off.
-        if self.0.is_end_stream() || self.0.size_hint().lower() > 2 * MAX_BODY as u64 {
+        if self.0.is_end_stream() || self.0.size_hint().lower() > MOST as u64 {
             return;
         }
         tokio::spawn(tokio::time::timeout(PATIENCE, discard(std::mem::take(&mut self.0))));
@@ -59,7 +60,7 @@ impl Drop for Unread {
 }
 
 async fn discard(mut body: Body) {
-    let mut left = 2 * MAX_BODY;
+    let mut left = MOST;
     while let Some(Ok(frame)) = body.frame().await {
         let length = frame.data_ref().map_or(0, Bytes::len);
         let Some(rest) = left.checked_sub(length) else { return };
